@@ -1,0 +1,188 @@
+//! The input of a matrix product in the forms that rows of different types want: f32, int8 in blocks of 32,
+//! or int8 with one scale per token.
+
+/// Weights or activations that share a scale in the blocked int8 form.
+pub const BLOCK: usize = 32;
+
+/// What the activations are turned into before they meet a weight row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ActivationForm {
+    /// As they are; the row is dequantized. The truth for every type.
+    F32,
+    /// int8, one f32 scale (absmax / 127) per 32: for rows with their own scales per group.
+    Int8Block,
+    /// int8, one scale per token as in BitNet b1.58: s = 127 / max(absmax, 1e-5), round half to even. The
+    /// product with a ternary row is then a sum of integers.
+    Int8Token,
+}
+
+/// `tokens` rows of `cols` activations, with the int8 forms computed at most once each.
+#[derive(Debug, Default)]
+pub struct Activations {
+    tokens: usize,
+    cols: usize,
+    has_block: bool,
+    has_token: bool,
+    f32: Vec<f32>,
+    block: Int8,
+    token: Int8,
+}
+
+/// int8 activations: value = q * scale of its block (every block of a token has the same scale in the
+/// token-wise form).
+#[derive(Debug, Default)]
+pub(crate) struct Int8 {
+    /// `[tokens, cols]`
+    pub(crate) q: Vec<i8>,
+    /// `[tokens, ceil(cols / 32)]`
+    pub(crate) scale: Vec<f32>,
+    /// Sum of q times scale per 16, `[tokens, 2 * ceil(cols / 32)]`: what the offsets of rows with groups of 16
+    /// are multiplied with.
+    pub(crate) sum16: Vec<f32>,
+    /// The same per 32, `[tokens, ceil(cols / 32)]`.
+    pub(crate) sum32: Vec<f32>,
+}
+
+impl Activations {
+    /// Takes `x`, shape `[tokens, cols]`, as the new input; the int8 forms of the former one are forgotten.
+    pub fn load(&mut self, x: &[f32], tokens: usize, cols: usize) {
+        debug_assert_eq!(x.len(), tokens * cols);
+        self.tokens = tokens;
+        self.cols = cols;
+        self.has_block = false;
+        self.has_token = false;
+        self.f32.clear();
+        self.f32.extend_from_slice(x);
+    }
+
+    /// Replaces the input by what its token-wise int8 form stands for, so that the f32 path computes BitNet's
+    /// quantized activations too.
+    pub fn round_to_int8_token(&mut self) {
+        self.ensure(ActivationForm::Int8Token);
+        let blocks = self.blocks();
+        for (t, row) in self.f32.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            let scale = self.token.scale[t * blocks];
+            for (x, &q) in row.iter_mut().zip(&self.token.q[t * self.cols..]) {
+                *x = f32::from(q) * scale;
+            }
+        }
+        self.has_block = false;
+    }
+
+    /// Computes a form if it is not there yet.
+    pub fn ensure(&mut self, form: ActivationForm) {
+        match form {
+            ActivationForm::F32 => {}
+            ActivationForm::Int8Block if !self.has_block => {
+                self.block.quantize(&self.f32, self.tokens, self.cols, form);
+                self.has_block = true;
+            }
+            ActivationForm::Int8Token if !self.has_token => {
+                self.token.quantize(&self.f32, self.tokens, self.cols, form);
+                self.has_token = true;
+            }
+            ActivationForm::Int8Block | ActivationForm::Int8Token => {}
+        }
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Length of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The f32 form, `[tokens, cols]`.
+    pub fn f32(&self) -> &[f32] {
+        &self.f32
+    }
+
+    pub(crate) fn int8(&self, form: ActivationForm) -> &Int8 {
+        if form == ActivationForm::Int8Token { &self.token } else { &self.block }
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+}
+
+impl Int8 {
+    fn quantize(&mut self, x: &[f32], tokens: usize, cols: usize, form: ActivationForm) {
+        let blocks = cols.div_ceil(BLOCK);
+        self.q.resize(tokens * cols, 0);
+        self.scale.resize(tokens * blocks, 0.0);
+        self.sum16.resize(tokens * blocks * 2, 0.0);
+        self.sum32.resize(tokens * blocks, 0.0);
+        let by_token = form == ActivationForm::Int8Token;
+        for t in 0..tokens {
+            let x = &x[t * cols..][..cols];
+            let token_multiplier = 127.0 / absmax(x).max(1e-5);
+            let q = &mut self.q[t * cols..][..cols];
+            let scale = &mut self.scale[t * blocks..][..blocks];
+            let sums = &mut self.sum16[t * blocks * 2..][..blocks * 2];
+            for (b, (x, q)) in x.chunks(BLOCK).zip(q.chunks_mut(BLOCK)).enumerate() {
+                let (multiplier, exact) = match (by_token, absmax(x)) {
+                    (true, _) => (token_multiplier, 1.0 / token_multiplier),
+                    (false, 0.0) => (0.0, 0.0),
+                    (false, max) => (127.0 / max, max / 127.0),
+                };
+                for (q, &x) in q.iter_mut().zip(x) {
+                    // A cast saturates and turns NaN into 0: no input can leave the range.
+                    *q = (x * multiplier).round_ties_even().clamp(-127.0, 127.0) as i8;
+                }
+                scale[b] = exact;
+                sums[b * 2..b * 2 + 2].fill(0.0);
+                let mut whole = 0;
+                for (half, q) in q.chunks(BLOCK / 2).enumerate() {
+                    let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
+                    sums[b * 2 + half] = sum as f32 * exact;
+                    whole += sum;
+                }
+                self.sum32[t * blocks + b] = whole as f32 * exact;
+            }
+        }
+    }
+}
+
+fn absmax(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |m, x| if x.abs() > m { x.abs() } else { m })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_form_follows_bitnet() {
+        let mut a = Activations::default();
+        a.load(&[1.0, -2.0, 0.5, 4.0, 0.0, 0.0, 0.0, 0.0], 2, 4);
+        a.ensure(ActivationForm::Int8Token);
+        // 127 / 4 = 31.75: 31.75, -63.5 (half to even: -64), 15.875, 127
+        assert_eq!(a.token.q, [32, -64, 16, 127, 0, 0, 0, 0]);
+        assert_eq!(a.token.scale[0], 1.0 / (127.0f32 / 4.0));
+    }
+
+    #[test]
+    fn block_form_is_within_half_a_step() {
+        let x: Vec<f32> = (0..100).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.1).collect();
+        let mut a = Activations::default();
+        a.load(&x, 1, 100);
+        a.ensure(ActivationForm::Int8Block);
+        for (i, x) in x.iter().enumerate() {
+            let scale = a.block.scale[i / BLOCK];
+            assert!((f32::from(a.block.q[i]) * scale - x).abs() <= scale * 0.5001);
+        }
+    }
+
+    #[test]
+    fn hostile_values_do_not_panic() {
+        let mut a = Activations::default();
+        a.load(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-45, 0.0], 1, 6);
+        a.ensure(ActivationForm::Int8Block);
+        a.ensure(ActivationForm::Int8Token);
+        a.round_to_int8_token();
+    }
+}

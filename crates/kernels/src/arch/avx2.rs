@@ -1,0 +1,281 @@
+//! AVX2, FMA and F16C: x86-64 of 2013 and later.
+//!
+//! Every function of the table carries `target_feature`, and the table is handed out only where these features
+//! were detected. Loads go through [`load_f32`] and its like, which take arrays by reference, so that the only
+//! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
+
+use std::arch::x86_64::*;
+
+use crate::arch::scalar;
+use crate::codec::{self, UnpackedRow};
+use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
+use crate::row::RowType;
+
+pub(crate) static KERNELS: Kernels = Kernels {
+    isa: Isa::Avx2,
+    unpack_row,
+    dequantize_row,
+    gemm_f32,
+    gemm_int8_block,
+    gemm_ternary,
+    dot_f16,
+    axpy_f16,
+};
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {
+    codec::unpack_checked(ty, bytes, cols, row)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dequantize_row(ty: RowType, bytes: &[u8], out: &mut [f32]) {
+    if ty != RowType::F16 {
+        return codec::dequantize_checked(ty, bytes, out);
+    }
+    // The one type that the processor converts by itself.
+    let (bytes16, tail) = bytes.as_chunks::<16>();
+    let (out8, out_tail) = out.as_chunks_mut::<8>();
+    for (bytes, out) in bytes16.iter().zip(out8) {
+        store_f32(out, load_f16_bytes(bytes));
+    }
+    codec::dequantize_checked(ty, tail, out_tail);
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_f32(x: &[f32; 8]) -> __m256 {
+    // SAFETY: the reference covers the 32 bytes that an unaligned load reads.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_f32(x: &mut [f32; 8], v: __m256) {
+    // SAFETY: the reference covers the 32 bytes that an unaligned store writes.
+    unsafe { _mm256_storeu_ps(x.as_mut_ptr(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_i8(x: &[i8; 32]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes that an unaligned load reads.
+    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn load_f16(x: &[u16; 8]) -> __m256 {
+    // SAFETY: the reference covers the 16 bytes that an unaligned load reads.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn load_f16_bytes(x: &[u8; 16]) -> __m256 {
+    // SAFETY: the reference covers the 16 bytes that an unaligned load reads.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
+}
+
+/// Sum of the eight lanes, always in the same order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_f32(v: __m256) -> f32 {
+    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_i32(v: __m256i) -> i32 {
+    let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b00_00_11_10>(v));
+    _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b00_00_00_01>(v)))
+}
+
+/// Dot products of `R` rows with `T` tokens. Each pair has its own accumulator and sees its columns in the
+/// same order, so the result does not depend on how rows and tokens are grouped.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn tile_f32<const R: usize, const T: usize>(rows: [&[f32]; R], xs: [&[f32]; T]) -> [[f32; T]; R] {
+    let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let chunks = rows[0].len() / 8;
+    let rows8 = rows.map(|r| &r.as_chunks::<8>().0[..chunks]);
+    let xs8 = xs.map(|x| &x.as_chunks::<8>().0[..chunks]);
+    for c in 0..chunks {
+        let mut x = [_mm256_setzero_ps(); T];
+        for t in 0..T {
+            x[t] = load_f32(&xs8[t][c]);
+        }
+        for r in 0..R {
+            let w = load_f32(&rows8[r][c]);
+            for t in 0..T {
+                sums[r][t] = _mm256_fmadd_ps(w, x[t], sums[r][t]);
+            }
+        }
+    }
+    let mut out = [[0.0; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            let (w_tail, x_tail) = (&rows[r][chunks * 8..], &xs[t][chunks * 8..]);
+            let tail = w_tail.iter().zip(x_tail).fold(0.0f32, |sum, (w, x)| w.mul_add(*x, sum));
+            out[r][t] = sum_f32(sums[r][t]) + tail;
+        }
+    }
+    out
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn gemm_f32(rows: &[f32], xs: &[f32], cols: usize, out: &mut [f32]) {
+    let (n, tokens) = (rows.len() / cols, xs.len() / cols);
+    let row = |r: usize| &rows[r * cols..][..cols];
+    let x = |t: usize| &xs[t * cols..][..cols];
+    let mut r = 0;
+    while r < n {
+        let four = r + 4 <= n;
+        let mut t = 0;
+        while t < tokens {
+            match (four, t + 2 <= tokens) {
+                (true, true) => {
+                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t), x(t + 1)]);
+                    for (i, sums) in sums.iter().enumerate() {
+                        out[(r + i) * tokens + t..][..2].copy_from_slice(sums);
+                    }
+                    t += 2;
+                }
+                (true, false) => {
+                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t)]);
+                    for (i, sums) in sums.iter().enumerate() {
+                        out[(r + i) * tokens + t] = sums[0];
+                    }
+                    t += 1;
+                }
+                (false, _) => {
+                    out[r * tokens + t] = tile_f32([row(r)], [x(t)])[0][0];
+                    t += 1;
+                }
+            }
+        }
+        r += if four { 4 } else { 1 };
+    }
+}
+
+/// One row against `T` tokens. Per block of 32: |w| times x with w's sign, summed by pairs to 16 bits (at most
+/// 2 * 128 * 127, which fits), then to eight 32-bit sums of which the lower four belong to the first half block.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn tile_int8_block<const T: usize>(row: &BlockRow<'_>, xs: [&[i8]; T], scales: [&[f32]; T]) -> [f32; T] {
+    let w32 = row.q.as_chunks::<32>().0;
+    let scale16 = &row.scale16.as_chunks::<2>().0[..w32.len()];
+    let x32 = xs.map(|x| &x.as_chunks::<32>().0[..w32.len()]);
+    let scales = scales.map(|s| &s[..w32.len()]);
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [_mm256_setzero_ps(); T];
+    for b in 0..w32.len() {
+        let w = load_i8(&w32[b]);
+        let w_abs = _mm256_abs_epi8(w);
+        let w_scale = _mm256_set_m128(_mm_set1_ps(scale16[b][1]), _mm_set1_ps(scale16[b][0]));
+        for t in 0..T {
+            let x = _mm256_sign_epi8(load_i8(&x32[t][b]), w);
+            let dots = _mm256_madd_epi16(_mm256_maddubs_epi16(w_abs, x), ones);
+            let scale = _mm256_mul_ps(w_scale, _mm256_set1_ps(scales[t][b]));
+            sums[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, sums[t]);
+        }
+    }
+    let mut out = [0.0; T];
+    for t in 0..T {
+        out[t] = sum_f32(sums[t]);
+    }
+    out
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn gemm_int8_block(row: &BlockRow<'_>, input: &BlockInput<'_>, out: &mut [f32]) {
+    let cols = row.q.len();
+    let blocks = cols / 32;
+    let x = |t: usize| &input.q[t * cols..][..cols];
+    let s = |t: usize| &input.scale[t * blocks..][..blocks];
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let first_rest = fours.len() * 4;
+    for (i, out) in fours.iter_mut().enumerate() {
+        let t = i * 4;
+        *out =
+            tile_int8_block(row, [x(t), x(t + 1), x(t + 2), x(t + 3)], [s(t), s(t + 1), s(t + 2), s(t + 3)]);
+    }
+    for (i, out) in rest.iter_mut().enumerate() {
+        let t = first_rest + i;
+        [*out] = tile_int8_block(row, [x(t)], [s(t)]);
+    }
+    if !row.offset.is_empty() {
+        let groups = row.offset.len();
+        for (t, out) in out.iter_mut().enumerate() {
+            let sums = &input.sums[t * groups..][..groups];
+            *out += tile_f32([row.offset], [sums])[0][0];
+        }
+    }
+}
+
+/// One ternary row against `T` tokens, in integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn tile_ternary<const T: usize>(row: &[i8], xs: [&[i8]; T]) -> [i32; T] {
+    let w32 = row.as_chunks::<32>().0;
+    let x32 = xs.map(|x| &x.as_chunks::<32>().0[..w32.len()]);
+    let (ones8, ones16) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
+    let mut sums = [_mm256_setzero_si256(); T];
+    for b in 0..w32.len() {
+        let w = load_i8(&w32[b]);
+        for t in 0..T {
+            let products = _mm256_sign_epi8(load_i8(&x32[t][b]), w);
+            let dots = _mm256_madd_epi16(_mm256_maddubs_epi16(ones8, products), ones16);
+            sums[t] = _mm256_add_epi32(sums[t], dots);
+        }
+    }
+    let mut out = [0; T];
+    for t in 0..T {
+        let done = w32.len() * 32;
+        out[t] = sum_i32(sums[t]) + scalar::dot_i8(&row[done..], &xs[t][done..]);
+    }
+    out
+}
+
+#[target_feature(enable = "avx2")]
+fn gemm_ternary(row: &[i8], xs: &[i8], out: &mut [i32]) {
+    let cols = row.len();
+    let x = |t: usize| &xs[t * cols..][..cols];
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    let first_rest = fours.len() * 4;
+    for (i, out) in fours.iter_mut().enumerate() {
+        let t = i * 4;
+        *out = tile_ternary(row, [x(t), x(t + 1), x(t + 2), x(t + 3)]);
+    }
+    for (i, out) in rest.iter_mut().enumerate() {
+        [*out] = tile_ternary(row, [x(first_rest + i)]);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_f16(a: &[f32], b: &[u16]) -> f32 {
+    let (a8, a_tail) = a.as_chunks::<8>();
+    let (b8, b_tail) = b.as_chunks::<8>();
+    let mut sum = _mm256_setzero_ps();
+    for (a, b) in a8.iter().zip(b8) {
+        sum = _mm256_fmadd_ps(load_f32(a), load_f16(b), sum);
+    }
+    let tail = a_tail.iter().zip(b_tail).map(|(a, &b)| a * half::f16::from_bits(b).to_f32()).sum::<f32>();
+    sum_f32(sum) + tail
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn axpy_f16(a: f32, v: &[u16], out: &mut [f32]) {
+    let factor = _mm256_set1_ps(a);
+    let (v8, v_tail) = v.as_chunks::<8>();
+    let (out8, out_tail) = out.as_chunks_mut::<8>();
+    for (v, out) in v8.iter().zip(out8) {
+        let sum = _mm256_fmadd_ps(factor, load_f16(v), load_f32(out));
+        store_f32(out, sum);
+    }
+    for (&v, out) in v_tail.iter().zip(out_tail) {
+        *out += a * half::f16::from_bits(v).to_f32();
+    }
+}

@@ -1,0 +1,5 @@
+//! The inner loops, one file per instruction set. Nothing here is called but through [`crate::dispatch`].
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+pub(crate) mod scalar;

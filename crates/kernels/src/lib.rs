@@ -1,0 +1,23 @@
+//! The only unsafe compute: row codecs, matrix products, norms, RoPE, softmax, attention and the thread team.
+//!
+//! No I/O and no knowledge of files or models: slices in, slices out. Three rooms: [`mod@reference`] is the truth,
+//! scalar and plain; the algorithms are written once ([`matmul`], [`attention`]); one file per instruction set
+//! holds what they call in their inner loops (`arch/`). [`dispatch`] chooses once and obeys `EDGELLM_ISA`.
+
+pub mod activations;
+mod arch;
+pub mod attention;
+pub mod codec;
+pub mod dispatch;
+pub mod matmul;
+pub mod ops;
+pub mod reference;
+pub mod rope;
+pub mod row;
+pub mod threads;
+
+pub use activations::{ActivationForm, Activations};
+pub use dispatch::{Isa, isa};
+pub use matmul::{MatmulError, Matrix};
+pub use row::RowType;
+pub use threads::Team;
