@@ -1,0 +1,32 @@
+//! Language models on the CPU, usable as a library by itself: no network, no async, no printing.
+//!
+//! The way of the data: [`Model::load`] tells the format from the bytes, checks the directory of tensors and
+//! puts each weight into a row type of the kernels; [`Sequence`] runs tokens through the one forward pass and
+//! keeps their keys and values; [`sampler`] chooses the next token; [`tokenizer`] makes text of it;
+//! [`generate`](mod@generate) is the loop around them, and [`eval`] measures how good the result is.
+
+pub mod chat_template;
+pub mod config;
+mod error;
+pub mod eval;
+mod forward;
+pub mod generate;
+pub mod kv_cache;
+mod loader;
+mod model;
+pub mod sampler;
+mod sequence;
+mod source;
+mod stop;
+pub mod tokenizer;
+pub mod weights;
+
+pub use config::ModelConfig;
+pub use error::EngineError;
+pub use forward::MAX_BATCH;
+pub use kv_cache::KvType;
+pub use loader::{I2sLayout, TokenizerFormat, TokenizerSource, names};
+pub use model::{LoadOptions, MemoryEstimate, Model, ModelInfo, TensorSummary};
+pub use sequence::{EachLogits, Sequence};
+pub use source::SourceFile;
+pub use weights::ActivationMode;

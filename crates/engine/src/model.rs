@@ -1,0 +1,183 @@
+//! A model in memory, ready to run.
+
+use std::path::{Path, PathBuf};
+
+use kernels::Team;
+
+use crate::chat_template::ChatTemplate;
+use crate::config::ModelConfig;
+use crate::error::EngineError;
+use crate::forward::{Frequencies, MAX_BATCH};
+use crate::kv_cache::KvType;
+use crate::loader::{self, I2sLayout};
+use crate::tokenizer::{Tokenizer, TokenizerKind};
+use crate::weights::{ActivationMode, Weights};
+
+/// How a model is loaded and run.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Tokenizer file (`tokenizer.bin`, `tokenizer.json`, or a GGUF file) instead of the model's own.
+    pub tokenizer: Option<PathBuf>,
+    /// Jinja source of a chat template instead of the model's own.
+    pub chat_template: Option<String>,
+    /// Threads; `None` for one a core.
+    pub threads: Option<usize>,
+    /// How keys and values are cached.
+    pub kv_type: KvType,
+    /// How the inputs of quantized matrices are rounded.
+    pub activations: ActivationMode,
+    /// How I2_S tensors of a GGUF file are arranged, which the file does not say.
+    pub i2s_layout: Option<I2sLayout>,
+}
+
+/// A tensor as the file has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSummary {
+    /// Name in the file.
+    pub name: String,
+    /// Row-major shape, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// Type or layout in the file.
+    pub type_name: String,
+    /// Bytes in the file.
+    pub bytes: u64,
+}
+
+/// What a model file is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    /// File or directory.
+    pub path: PathBuf,
+    /// Container format.
+    pub format: String,
+    /// Bytes of all its files.
+    pub file_bytes: u64,
+    /// Number of weights.
+    pub parameters: u64,
+    /// All tensors in file order.
+    pub tensors: Vec<TensorSummary>,
+}
+
+/// Memory that running a model takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Weights read in place from the mapped file.
+    pub mapped: u64,
+    /// Weights repacked at loading.
+    pub repacked: u64,
+    /// Keys and values of the whole context.
+    pub kv_cache: u64,
+    /// Working space of the forward pass.
+    pub buffers: u64,
+    /// Tokenizer.
+    pub tokenizer: u64,
+    /// The program itself, its libraries and thread stacks.
+    pub program: u64,
+}
+
+impl MemoryEstimate {
+    /// Sum of all parts.
+    pub fn total(&self) -> u64 {
+        self.mapped + self.repacked + self.kv_cache + self.buffers + self.tokenizer + self.program
+    }
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    /// What it is.
+    pub config: ModelConfig,
+    /// Its weights.
+    pub weights: Weights,
+    /// Its tokenizer, if it came with one or one was given.
+    pub tokenizer: Option<Tokenizer>,
+    /// Tokens that end an answer, in ascending order.
+    pub eos: Vec<u32>,
+    /// Its chat template, if any.
+    pub chat_template: Option<ChatTemplate>,
+    /// What its file is.
+    pub info: ModelInfo,
+    pub(crate) team: Team,
+    pub(crate) kv_type: KvType,
+    pub(crate) activations: ActivationMode,
+    pub(crate) frequencies: Frequencies,
+    /// Whether BitNet's rounding of activations must be visible in their f32 form.
+    pub(crate) rounds_in_f32: bool,
+}
+
+impl Model {
+    /// Loads a file or directory of any known format, told from its content.
+    ///
+    /// Errors name the file and the tensor or field that is wrong; nothing is allocated beyond what the
+    /// file's own size justifies.
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, EngineError> {
+        let loaded = loader::load(path, options)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or(cores);
+        if threads == 0 || threads > 1024 {
+            return Err(EngineError::Request(format!("{threads} threads: take 1 to 1024")));
+        }
+        let types = loaded.weights.layers.iter().flat_map(|l| l.matrices()).map(|m| m.row_type);
+        Ok(Self {
+            rounds_in_f32: options.activations.rounds_in_f32(loaded.config.int8_linear, types),
+            frequencies: Frequencies::new(&loaded.config),
+            config: loaded.config,
+            weights: loaded.weights,
+            tokenizer: loaded.tokenizer,
+            chat_template: loaded.chat_template,
+            eos: loaded.eos,
+            info: loaded.info,
+            team: Team::new(threads),
+            kv_type: options.kv_type,
+            activations: options.activations,
+        })
+    }
+
+    /// Threads that it runs on.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// The tokenizer, or an error that says how to give one.
+    pub fn need_tokenizer(&self) -> Result<&Tokenizer, EngineError> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            EngineError::Request(format!(
+                "{}: this file has no tokenizer: give one with -z, or give token ids",
+                self.info.path.display()
+            ))
+        })
+    }
+
+    /// Memory needed to run with room for `context` positions.
+    pub fn memory(&self, context: usize) -> MemoryEstimate {
+        let c = &self.config;
+        let bytes = |owned: bool| -> u64 {
+            let matrices = self.weights.matrices().filter(|m| m.is_owned() == owned);
+            matrices.map(|m| m.byte_len() as u64).sum()
+        };
+        // The widest rows of a batch (forward.rs, `Buffers`), as f32 and as int8, and the logits.
+        let row = 2 * c.dim + 2 * c.q_dim() + 2 * c.kv_dim() + 3 * c.hidden_dim;
+        let batch = MAX_BATCH.min(context) * row * 4 + c.vocab_size * 8;
+        MemoryEstimate {
+            mapped: bytes(false),
+            repacked: bytes(true),
+            kv_cache: (context * self.kv_type.bytes_per_position(c)) as u64,
+            buffers: batch as u64,
+            tokenizer: self.tokenizer.as_ref().map_or(0, tokenizer_bytes),
+            program: PROGRAM_BYTES,
+        }
+    }
+}
+
+/// Tokens and hash tables, and for byte-level BPE its merges; measured over the vocabularies of SmolLM2 and
+/// Gemma 3.
+fn tokenizer_bytes(tokenizer: &Tokenizer) -> u64 {
+    let per_token = match tokenizer.kind() {
+        TokenizerKind::Llama2c | TokenizerKind::SentencePiece => 64,
+        TokenizerKind::ByteBpe | TokenizerKind::HuggingFace => 256,
+    };
+    tokenizer.vocab_size() as u64 * per_token
+}
+
+/// Code, libraries, stacks and the allocator's slack of a process that has loaded a tiny model.
+const PROGRAM_BYTES: u64 = 8 << 20;

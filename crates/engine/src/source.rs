@@ -1,0 +1,68 @@
+//! Files as bytes: the one place of the engine that maps memory.
+#![allow(unsafe_code, reason = "a memory map is unsafe to make; nothing else here is")]
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::error::EngineError;
+
+/// A file's bytes, mapped and shared by all the tensors that lie in it.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    path: Arc<PathBuf>,
+    map: Arc<Mmap>,
+}
+
+impl SourceFile {
+    /// Maps the whole file read-only.
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
+        let error = |source| EngineError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(error)?;
+        if file.metadata().map_err(error)?.is_dir() {
+            return Err(error(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
+        }
+        // SAFETY: a map is sound while nobody changes the file under it. We open it read-only, keep no
+        // reference beyond the map's life, and document that model files must not be written while they are
+        // in use (writers of ours replace files by renaming, which leaves an old map intact).
+        let map = unsafe { Mmap::map(&file) }.map_err(error)?;
+        Ok(Self { path: Arc::new(path.to_owned()), map: Arc::new(map) })
+    }
+
+    /// Where the bytes come from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// All bytes, to be kept.
+    pub(crate) fn whole(&self) -> Bytes {
+        Bytes::Mapped(self.clone(), 0..self.map.len())
+    }
+}
+
+/// Bytes of a weight or a tokenizer: a part of a mapped file, or our own.
+#[derive(Debug, Clone)]
+pub(crate) enum Bytes {
+    /// As the file has them.
+    Mapped(SourceFile, Range<usize>),
+    /// Repacked when the file was loaded.
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    /// The bytes.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Mapped(file, range) => file.bytes().get(range.clone()).unwrap_or(&[]),
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
