@@ -1,0 +1,162 @@
+//! A model from one container into another without changing a value.
+//!
+//! The engine loads the model as for running, so that whatever it can run can be converted. Each tensor is then
+//! written in the type that it has, or in one that holds exactly the same numbers, one tensor at a time; what
+//! is encoded anew is decoded again and compared. Rows of wq and wk change places where the target turns other
+//! pairs of elements by RoPE. A target that cannot hold something refuses the model and names it.
+
+mod error;
+mod exact;
+mod gguf;
+mod hf_vocabulary;
+mod llama2c;
+mod parts;
+mod rope_tables;
+mod trailer;
+mod vocabulary;
+
+use std::path::Path;
+
+use engine::{LoadOptions, Model, SourceFile, TokenizerSource};
+use formats::writer::AtomicFile;
+
+pub use error::ConvertError;
+
+/// A container that can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// GGUF version 3.
+    Gguf,
+    /// T-MAC v2 with a metadata trailer; for ternary models.
+    TmacV2,
+    /// llama2.c v0, f32.
+    Llama2cV0,
+    /// llama2.c v1, f32.
+    Llama2cV1,
+}
+
+impl Target {
+    /// All of them with their names on the command line.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("gguf", Self::Gguf),
+        ("tmac2", Self::TmacV2),
+        ("llama2c", Self::Llama2cV0),
+        ("llama2c-v1", Self::Llama2cV1),
+    ];
+
+    /// The target of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|&(_, target)| target)
+    }
+
+    /// What the name of an output file asks for: `.gguf`, `.tmac2.bin` or another `.bin` (llama2.c v0).
+    pub fn from_path(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        match name {
+            _ if name.ends_with(".gguf") => Some(Self::Gguf),
+            _ if name.ends_with(".tmac2.bin") => Some(Self::TmacV2),
+            _ if name.ends_with(".bin") => Some(Self::Llama2cV0),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, target)| *target == self).map_or("", |&(name, _)| name)
+    }
+}
+
+/// Which of GGUF's ternary types to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TernaryType {
+    /// 54 bytes for 256 weights.
+    Tq1_0,
+    /// 66 bytes for 256 weights, faster to read.
+    #[default]
+    Tq2_0,
+}
+
+/// How to convert.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How the input is loaded: tokenizer, chat template, arrangement of I2_S.
+    pub load: LoadOptions,
+    /// Type of ternary matrices in GGUF.
+    pub ternary: TernaryType,
+}
+
+/// What became of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorReport {
+    /// Its name in the output.
+    pub name: String,
+    /// Row-major shape, outermost dimension first.
+    pub shape: Vec<u64>,
+    /// Its type in the input.
+    pub from: String,
+    /// Its type in the output.
+    pub to: String,
+    /// Bytes in the output.
+    pub bytes: u64,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Every tensor of the output in file order.
+    pub tensors: Vec<TensorReport>,
+    /// What the output holds in another way than the input, or not at all, though no weight differs.
+    pub notes: Vec<String>,
+}
+
+/// Called before each tensor is written: its name in the output, how many are done, how many there are.
+pub type Progress<'a> = dyn FnMut(&str, usize, usize) + 'a;
+
+/// Writes the model at `input` to `output` as `target`. The output appears when it is whole, or not at all.
+///
+/// # Errors
+/// [`ConvertError::Refused`] when the target cannot hold the model as it is; what the engine reports of the
+/// input; and what prevents the output from being written.
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    target: Target,
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<Report, ConvertError> {
+    // Weights are only read here: one thread, whatever the user runs with.
+    let load = LoadOptions { threads: Some(1), ..options.load.clone() };
+    let model = Model::load(input, &load)?;
+    let source = Source {
+        file: if input.is_dir() { None } else { Some(SourceFile::open(input)?) },
+        tokenizer: TokenizerSource::find(input, &load)?,
+        model: &model,
+        options,
+    };
+    let mut out = AtomicFile::create(output)?;
+    let report = match target {
+        Target::Gguf => gguf::write(&source, &mut out, progress)?,
+        Target::TmacV2 | Target::Llama2cV0 | Target::Llama2cV1 => {
+            llama2c::write(&source, target, &mut out, progress)?
+        }
+    };
+    out.commit()?;
+    Ok(report)
+}
+
+/// Everything that a target is written from.
+struct Source<'a> {
+    model: &'a Model,
+    /// The input's bytes, for what the engine does not keep; `None` for a directory.
+    file: Option<SourceFile>,
+    tokenizer: Option<TokenizerSource>,
+    options: &'a Options,
+}
+
+impl Source<'_> {
+    /// The type that the input has a tensor in.
+    fn type_of(&self, name: &str) -> String {
+        let found = self.model.info.tensors.iter().find(|tensor| tensor.name == name);
+        found.map_or_else(String::new, |tensor| tensor.type_name.clone())
+    }
+}

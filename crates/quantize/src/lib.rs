@@ -1,0 +1,5 @@
+//! Models from file to file, offline.
+//!
+//! [`convert`](mod@convert) moves a model from one container into another and changes no value.
+
+pub mod convert;
