@@ -1,0 +1,32 @@
+//! One module per command.
+
+mod chat;
+mod completions;
+mod convert;
+mod eval;
+mod generate;
+mod inspect;
+mod load;
+mod man;
+mod pull;
+mod tokenize;
+
+use anyhow::Result;
+
+use crate::args::Command;
+use crate::output::Output;
+
+/// Runs a command.
+pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
+    match command {
+        Command::Generate(args) => generate::run(&args, out),
+        Command::Chat(args) => chat::run(&args, out),
+        Command::Inspect(args) => inspect::run(&args, out),
+        Command::Tokenize(args) => tokenize::run(&args, out),
+        Command::Eval(args) => eval::run(&args, out),
+        Command::Convert(args) => convert::run(&args, out),
+        Command::Pull(args) => pull::run(&args, out),
+        Command::Completions(args) => completions::run(&args, out),
+        Command::Man(args) => man::run(&args, out),
+    }
+}
