@@ -1,0 +1,9 @@
+//! Q4V1.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Ok(checkpoint) = formats::int4::parse(bytes) {
+        edgellm_fuzz::check(bytes, &checkpoint);
+    }
+});
