@@ -1,80 +1,72 @@
-//! `edgellm chat` at a terminal, which `script` (util-linux) plays.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers stand outside #[test] functions")]
+//! `edgellm chat` at a terminal of its own.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers stand outside #[test] functions")]
 
 mod data;
 
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use data::own;
+use rexpect::process::WaitStatus;
+use rexpect::session::{PtySession, spawn_command};
 
 /// The prompt as the line editor draws it.
 const PROMPT: &str = "\x1b[K> ";
+/// What ends a test that waits for something that does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one try of [`insist`] waits.
+const TRY: Duration = Duration::from_secs(3);
 
-/// The program on a terminal of its own.
-struct Terminal {
-    child: Child,
-    screen: Vec<u8>,
-}
-
-impl Terminal {
-    fn start(state: &str) -> Self {
-        let program = env!("CARGO_BIN_EXE_edgellm");
-        let command = format!("{program} chat {} -t 0 --threads 1", own("models/qwen2-tiny"));
-        // A program that waits for ever is ended after a minute.
-        let child = Command::new("timeout")
-            .args(["60", "script", "--quiet", "--flush", "--return", "--command", &command, "/dev/null"])
-            .env("XDG_STATE_HOME", state)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { child, screen: Vec::new() }
-    }
-
-    fn type_keys(&mut self, keys: &str) {
-        let stdin = self.child.stdin.as_mut().unwrap();
-        stdin.write_all(keys.as_bytes()).unwrap();
-        stdin.flush().unwrap();
-    }
-
-    /// Reads until `text` has appeared, `times` in all; the end of the program ends the wait too.
-    fn wait_for(&mut self, text: &str, times: usize) {
-        let mut byte = [0];
-        while String::from_utf8_lossy(&self.screen).matches(text).count() < times {
-            let n = self.child.stdout.as_mut().unwrap().read(&mut byte).unwrap();
-            assert!(n > 0, "no {text:?} in {}", String::from_utf8_lossy(&self.screen));
-            self.screen.push(byte[0]);
+/// Types `keys` until `done` says that they arrived: what is typed while a terminal changes its mode is lost.
+fn insist(terminal: &mut PtySession, keys: &str, mut done: impl FnMut(&mut PtySession) -> bool) {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        // The program may be gone already, when an earlier try arrived late.
+        let _ = terminal.send(keys).and_then(|_| terminal.flush());
+        let typed = Instant::now();
+        while typed.elapsed() < TRY {
+            if done(terminal) {
+                return;
+            }
+            sleep(Duration::from_millis(2));
         }
     }
+    panic!("{keys:?} did not arrive");
 }
 
 #[test]
 fn ctrl_c_does_not_end_a_conversation_and_questions_are_remembered() {
-    if Command::new("script").arg("--version").output().is_err() {
-        println!("skipped: there is no `script` (util-linux) here");
-        return;
-    }
     let state = tempfile::tempdir().unwrap();
-    let mut terminal = Terminal::start(state.path().to_str().unwrap());
-    // What is typed while the terminal changes its mode is lost, so every step waits for the prompt.
-    terminal.wait_for(PROMPT, 1);
-    terminal.type_keys("\x03");
-    terminal.wait_for("Ctrl-D or /exit leaves", 1);
-    terminal.wait_for(PROMPT, 2);
-    terminal.type_keys("Where is the boat?\r");
-    terminal.wait_for("Where is the boat?\x1b[?2004l", 1);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgellm"));
+    command.args(["chat", &own("models/qwen2-tiny"), "-t", "0", "--threads", "1"]);
+    command.env("XDG_STATE_HOME", state.path()).env("TERM", "xterm");
+    let mut terminal = spawn_command(command, Some(PATIENCE.as_millis().try_into().unwrap())).unwrap();
+
+    terminal.exp_string(PROMPT).unwrap();
+    terminal.send_control('c').unwrap();
+    terminal.exp_string("Ctrl-D or /exit leaves").unwrap();
+    terminal.exp_string(PROMPT).unwrap();
+    terminal.send("Where is the boat?\r").unwrap();
+    terminal.flush().unwrap();
+    terminal.exp_string("Where is the boat?\x1b[?2004l").unwrap();
     // While the model reads and answers; on a fast machine behind the answer.
-    terminal.type_keys("\x03");
-    terminal.wait_for(PROMPT, 3);
-    terminal.type_keys("/help\r");
-    terminal.wait_for("forget the conversation", 1);
-    terminal.wait_for(PROMPT, 4);
-    terminal.type_keys("/exit\r");
-    let mut rest = Vec::new();
-    terminal.child.stdout.as_mut().unwrap().read_to_end(&mut rest).unwrap();
-    assert!(terminal.child.wait().unwrap().success());
+    terminal.send_control('c').unwrap();
+    terminal.exp_string(PROMPT).unwrap();
+
+    let mut screen = String::new();
+    insist(&mut terminal, "/help\r", |terminal| {
+        screen.extend(std::iter::from_fn(|| terminal.try_read()));
+        screen.contains("forget the conversation")
+    });
+    let mut ended = None;
+    insist(&mut terminal, "/exit\r", |terminal| {
+        screen.extend(std::iter::from_fn(|| terminal.try_read()));
+        ended = terminal.process().status().filter(|status| *status != WaitStatus::StillAlive);
+        ended.is_some()
+    });
+    assert!(matches!(ended, Some(WaitStatus::Exited(_, 0))), "{ended:?} after {screen}");
     let history = std::fs::read_to_string(state.path().join("edgellm/history")).unwrap();
     assert!(history.contains("Where is the boat?\n"), "{history}");
 }
