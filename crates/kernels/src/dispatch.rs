@@ -4,7 +4,11 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use crate::arch::avx2;
+use crate::arch::ops_scalar;
 use crate::arch::scalar;
+use crate::arch::vector_ops::VectorOps;
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{ops_avx2, ops_avx512};
 use crate::codec::UnpackedRow;
 use crate::row::RowType;
 
@@ -15,6 +19,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 of 2013 and later: AVX2, FMA, F16C.
     Avx2,
+    /// x86-64 servers of 2017 and later: AVX-512 F, BW, DQ, VL.
+    Avx512,
 }
 
 impl Isa {
@@ -23,6 +29,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
         }
     }
 }
@@ -41,10 +48,6 @@ pub(crate) struct Kernels {
     pub(crate) gemm_int8_block: unsafe fn(&BlockRow<'_>, &BlockInput<'_>, &mut [f32]),
     /// One row against all tokens, integers only: `out[t] = sum of w[i] * xs[t][i]`, w in {-1, 0, 1}.
     pub(crate) gemm_ternary: unsafe fn(&[i8], &[i8], &mut [i32]),
-    /// `a . b` with b in f16.
-    pub(crate) dot_f16: unsafe fn(&[f32], &[u16]) -> f32,
-    /// `out += a * v` with v in f16.
-    pub(crate) axpy_f16: unsafe fn(f32, &[u16], &mut [f32]),
 }
 
 /// An unpacked row in the shape that [`Kernels::gemm_int8_block`] takes.
@@ -91,4 +94,39 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
 /// The instruction set in use.
 pub fn isa() -> Isa {
     kernels().isa
+}
+
+/// As [`kernels`], for everything that is no matrix product.
+pub(crate) fn vector_ops() -> &'static VectorOps {
+    static CHOSEN: OnceLock<&'static VectorOps> = OnceLock::new();
+    CHOSEN.get_or_init(|| {
+        let wanted = std::env::var("EDGELLM_ISA").unwrap_or_default();
+        available_vector_ops()
+            .into_iter()
+            .rfind(|k| wanted.is_empty() || k.isa.name() == wanted)
+            .unwrap_or(&ops_scalar::VECTOR_OPS)
+    })
+}
+
+/// As [`available`].
+pub(crate) fn available_vector_ops() -> Vec<&'static VectorOps> {
+    let mut tables = vec![&ops_scalar::VECTOR_OPS];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        if avx2 {
+            tables.push(&ops_avx2::VECTOR_OPS);
+        }
+        if avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            tables.push(&ops_avx512::VECTOR_OPS);
+        }
+    }
+    tables
 }

@@ -15,6 +15,7 @@ pub mod reference;
 pub mod rope;
 pub mod row;
 pub mod threads;
+mod vector;
 
 pub use activations::{ActivationForm, Activations};
 pub use dispatch::{Isa, isa};
