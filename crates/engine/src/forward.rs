@@ -92,13 +92,13 @@ pub(crate) fn forward(
     let classifier = model.weights.classifier();
     let form = model.activations.form(classifier.row_type, false);
     b.logits.resize(rows * c.vocab_size, 0.0);
-    kernels::matmul::matmul(&model.team, &classifier.view()?, &mut b.input, form, &mut b.logits)
+    classifier.multiply(&model.team, &mut b.input, form, &mut b.logits)
 }
 
 fn embed(model: &Model, tokens: &[u32], b: &mut Buffers) -> Result<(), MatmulError> {
     let c = &model.config;
     b.x.resize(tokens.len() * c.dim, 0.0);
-    let table = model.weights.token_embedding.view()?;
+    let table = &model.weights.token_embedding;
     for (&token, x) in tokens.iter().zip(b.x.chunks_exact_mut(c.dim)) {
         table.dequantize_row(token as usize, x)?;
         if c.embedding_scale != 1.0 {

@@ -1,6 +1,8 @@
 //! The input of a matrix product in the forms that rows of different types want: f32, int8 in blocks of 32,
 //! or int8 with one scale per token.
 
+use crate::trits::TritInput;
+
 /// Weights or activations that share a scale in the blocked int8 form.
 pub const BLOCK: usize = 32;
 
@@ -26,6 +28,7 @@ pub struct Activations {
     f32: Vec<f32>,
     block: Int8,
     token: Int8,
+    trits: TritInput,
 }
 
 /// int8 activations: value = q * scale of its block (every block of a token has the same scale in the
@@ -41,6 +44,8 @@ pub(crate) struct Int8 {
     pub(crate) sum16: Vec<f32>,
     /// The same per 32, `[tokens, ceil(cols / 32)]`.
     pub(crate) sum32: Vec<f32>,
+    /// Sum of q per 32, `[tokens, ceil(cols / 32)]`.
+    pub(crate) whole: Vec<i32>,
 }
 
 impl Activations {
@@ -104,6 +109,16 @@ impl Activations {
         if form == ActivationForm::Int8Token { &self.token } else { &self.block }
     }
 
+    /// What ternary tiles have made of the token-wise int8 form.
+    pub(crate) fn trits(&self) -> &TritInput {
+        &self.trits
+    }
+
+    /// The same to be filled, with the int8 form.
+    pub(crate) fn trits_mut(&mut self) -> (&mut TritInput, &Int8) {
+        (&mut self.trits, &self.token)
+    }
+
     pub(crate) fn blocks(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }
@@ -116,6 +131,7 @@ impl Int8 {
         self.scale.resize(tokens * blocks, 0.0);
         self.sum16.resize(tokens * blocks * 2, 0.0);
         self.sum32.resize(tokens * blocks, 0.0);
+        self.whole.resize(tokens * blocks, 0);
         let by_token = form == ActivationForm::Int8Token;
         for t in 0..tokens {
             let x = &x[t * cols..][..cols];
@@ -142,6 +158,7 @@ impl Int8 {
                     whole += sum;
                 }
                 self.sum32[t * blocks + b] = whole as f32 * exact;
+                self.whole[t * blocks + b] = whole;
             }
         }
     }

@@ -2,11 +2,13 @@
 
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
-use crate::arch::avx2;
 use crate::arch::scalar;
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{avx2, avx512};
 use crate::codec::UnpackedRow;
+use crate::int_tiles::IntKernel;
 use crate::row::RowType;
+use crate::trits::TritKernels;
 
 /// An instruction set that this build has kernels for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 of 2013 and later: AVX2, FMA, F16C.
     Avx2,
+    /// x86-64 of 2019 (Ice Lake), 2022 (Zen 4) and later: AVX-512 F, BW, VL, VBMI, VNNI.
+    Avx512,
 }
 
 impl Isa {
@@ -23,6 +27,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
         }
     }
 }
@@ -45,6 +50,10 @@ pub(crate) struct Kernels {
     pub(crate) dot_f16: unsafe fn(&[f32], &[u16]) -> f32,
     /// `out += a * v` with v in f16.
     pub(crate) axpy_f16: unsafe fn(f32, &[u16], &mut [f32]),
+    /// Ternary tiles, where this instruction set is faster with them than with rows.
+    pub(crate) trits: Option<&'static TritKernels>,
+    /// Tiles of 4- and 8-bit codes, likewise.
+    pub(crate) int_tiles: Option<IntKernel>,
 }
 
 /// An unpacked row in the shape that [`Kernels::gemm_int8_block`] takes.
@@ -84,6 +93,14 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
     {
         tables.push(&avx2::KERNELS);
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            tables.push(&avx512::KERNELS);
+        }
     }
     tables
 }

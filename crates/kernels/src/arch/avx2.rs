@@ -11,7 +11,10 @@ use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
 use crate::row::RowType;
 
-pub(crate) static KERNELS: Kernels = Kernels {
+pub(crate) static KERNELS: Kernels = TABLE;
+
+/// The table, for newer instruction sets to build on.
+pub(crate) const TABLE: Kernels = Kernels {
     isa: Isa::Avx2,
     unpack_row,
     dequantize_row,
@@ -20,6 +23,8 @@ pub(crate) static KERNELS: Kernels = Kernels {
     gemm_ternary,
     dot_f16,
     axpy_f16,
+    trits: None,
+    int_tiles: None,
 };
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -14,6 +14,8 @@ pub(crate) static KERNELS: Kernels = Kernels {
     gemm_ternary,
     dot_f16,
     axpy_f16,
+    trits: None,
+    int_tiles: None,
 };
 
 /// Independent sums of a dot product: enough for the compiler to use vectors of any baseline.
