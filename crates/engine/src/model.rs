@@ -9,7 +9,7 @@ use crate::chat_template::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::forward::{Frequencies, MAX_BATCH};
-use crate::kv_cache::KvType;
+use crate::kv_cache::{KvCache, KvType};
 use crate::loader::{self, I2sLayout};
 use crate::tokenizer::{Tokenizer, TokenizerKind};
 use crate::weights::{ActivationMode, Weights};
@@ -154,6 +154,17 @@ impl Model {
         })
     }
 
+    /// An empty cache with room for `context` positions (at most what the model was made for).
+    pub fn cache(&self, context: usize) -> Result<KvCache, EngineError> {
+        let limit = self.config.seq_len;
+        if context == 0 || context > limit {
+            return Err(EngineError::Request(format!(
+                "a context of {context} tokens: this model takes 1 to {limit}"
+            )));
+        }
+        Ok(KvCache::new(self.kv_type, context, &self.config))
+    }
+
     /// Memory needed to run with room for `context` positions.
     pub fn memory(&self, context: usize) -> MemoryEstimate {
         let c = &self.config;
@@ -167,7 +178,7 @@ impl Model {
         MemoryEstimate {
             mapped: bytes(false),
             repacked: bytes(true),
-            kv_cache: (context * self.kv_type.bytes_per_position(c)) as u64,
+            kv_cache: self.kv_type.bytes(c, context) as u64,
             buffers: batch as u64,
             tokenizer: self.tokenizer.as_ref().map_or(0, tokenizer_bytes),
             program: PROGRAM_BYTES,

@@ -17,6 +17,7 @@ pub mod rope;
 pub mod row;
 pub mod threads;
 pub mod trits;
+mod vector;
 
 pub use activations::{ActivationForm, Activations};
 pub use dispatch::{Isa, isa};
