@@ -1,10 +1,14 @@
 //! Which instruction set the inner loops use: decided once, on this page.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use crate::arch::avx2;
 use crate::arch::scalar;
+#[cfg(target_arch = "aarch64")]
+use crate::arch::{neon, neon_dotprod};
 use crate::codec::UnpackedRow;
 use crate::row::RowType;
 
@@ -15,6 +19,10 @@ pub enum Isa {
     Scalar,
     /// x86-64 of 2013 and later: AVX2, FMA, F16C.
     Avx2,
+    /// 64-bit ARM: NEON.
+    Neon,
+    /// ARMv8.2 with the dot product instructions: NEON, SDOT.
+    Dotprod,
 }
 
 impl Isa {
@@ -23,6 +31,8 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
         }
     }
 }
@@ -84,6 +94,13 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
     {
         tables.push(&avx2::KERNELS);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if is_aarch64_feature_detected!("neon") {
+        tables.push(&neon::KERNELS);
+        if is_aarch64_feature_detected!("dotprod") {
+            tables.push(&neon_dotprod::KERNELS);
+        }
     }
     tables
 }
