@@ -1,6 +1,6 @@
 //! `edgellm chat` at a terminal of its own.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "helpers stand outside #[test] functions")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers stand outside #[test] functions")]
 
 mod data;
 
