@@ -1,5 +1,7 @@
 //! Which instruction set the inner loops use: decided once, on this page.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::sync::OnceLock;
 
 use crate::arch::ops_scalar;
@@ -7,6 +9,8 @@ use crate::arch::scalar;
 use crate::arch::vector_ops::VectorOps;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{avx2, avx512, ops_avx2, ops_avx512};
+#[cfg(target_arch = "aarch64")]
+use crate::arch::{neon, neon_dotprod};
 use crate::codec::UnpackedRow;
 use crate::int_tiles::IntKernel;
 use crate::row::RowType;
@@ -21,6 +25,10 @@ pub enum Isa {
     Avx2,
     /// x86-64 of 2019 (Ice Lake), 2022 (Zen 4) and later: AVX-512 F, BW, DQ, VL, VBMI, VNNI.
     Avx512,
+    /// 64-bit ARM: NEON.
+    Neon,
+    /// ARMv8.2 with the dot product instructions: NEON, SDOT.
+    Dotprod,
 }
 
 impl Isa {
@@ -30,6 +38,8 @@ impl Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
         }
     }
 }
@@ -109,6 +119,13 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
     {
         tables.extend(has_avx2().then_some(&avx2::KERNELS));
         tables.extend(has_avx512().then_some(&avx512::KERNELS));
+    }
+    #[cfg(target_arch = "aarch64")]
+    if is_aarch64_feature_detected!("neon") {
+        tables.push(&neon::KERNELS);
+        if is_aarch64_feature_detected!("dotprod") {
+            tables.push(&neon_dotprod::KERNELS);
+        }
     }
     tables
 }

@@ -4,6 +4,12 @@
 //! scalar and plain; the algorithms are written once ([`matmul`], [`attention`]); one file per instruction set
 //! holds what they call in their inner loops (`arch/`). [`dispatch`] chooses once and obeys `EDGELLM_ISA`.
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "EdgeLLM runs on little-endian processors only: weights are multiplied as they lie in their files, which are \
+     little-endian"
+);
+
 pub mod activations;
 mod arch;
 pub mod attention;
