@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kernels::Team;
+use kernels::trits::Family;
 
 use crate::chat_template::ChatTemplate;
 use crate::config::ModelConfig;
@@ -26,6 +27,8 @@ pub struct LoadOptions {
     pub kv_type: KvType,
     /// How the inputs of quantized matrices are rounded.
     pub activations: ActivationMode,
+    /// Which kernels multiply ternary matrices.
+    pub kernel: Family,
     /// How I2_S tensors of a GGUF file are arranged, which the file does not say.
     pub i2s_layout: Option<I2sLayout>,
 }
@@ -111,11 +114,14 @@ impl Model {
     /// Errors name the file and the tensor or field that is wrong; nothing is allocated beyond what the
     /// file's own size justifies.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, EngineError> {
-        let loaded = loader::load(path, options)?;
+        let mut loaded = loader::load(path, options)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or(cores);
         if threads == 0 || threads > 1024 {
             return Err(EngineError::Request(format!("{threads} threads: take 1 to 1024")));
+        }
+        if options.activations == ActivationMode::Int8 {
+            loaded.weights.pack(options.kernel, threads);
         }
         let types = loaded.weights.layers.iter().flat_map(|l| l.matrices()).map(|m| m.row_type);
         Ok(Self {

@@ -116,6 +116,19 @@ fn sentencepiece(tokens: &[Token<'_>], special: SpecialTokens) -> Result<Tokeniz
 }
 
 #[test]
+fn an_added_token_that_is_part_of_a_character_is_not_looked_for() {
+    for kind in [TokenType::UserDefined, TokenType::Control] {
+        let part = Token { text: &"\u{1f600}".as_bytes()[1..], score: 0.0, kind };
+        let tokens = [text("a", TokenType::Normal), part];
+        exercise(&sentencepiece(&tokens, SpecialTokens::default()).unwrap());
+        exercise(
+            &Tokenizer::byte_bpe(tokens.into_iter(), [].into_iter(), "gpt-2", SpecialTokens::default())
+                .unwrap(),
+        );
+    }
+}
+
+#[test]
 fn each_mistake_has_its_error() {
     let field = |result: Result<Tokenizer, TokenizerError>, name: &str| match result {
         Err(TokenizerError::Field { field, .. }) => assert_eq!(field, name),

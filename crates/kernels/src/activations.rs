@@ -4,6 +4,7 @@
 use crate::dispatch::vector_ops;
 use crate::ops::rms_norm_rows;
 use crate::threads::{Shared, Team};
+use crate::trits::TritInput;
 
 /// Weights or activations that share a scale in the blocked int8 form.
 pub const BLOCK: usize = 32;
@@ -30,6 +31,7 @@ pub struct Activations {
     f32: Vec<f32>,
     block: Int8,
     token: Int8,
+    trits: TritInput,
 }
 
 /// int8 activations: value = q * scale of its block (every block of a token has the same scale in the
@@ -45,6 +47,8 @@ pub(crate) struct Int8 {
     pub(crate) sum16: Vec<f32>,
     /// The same per 32, `[tokens, ceil(cols / 32)]`.
     pub(crate) sum32: Vec<f32>,
+    /// Sum of q per 32, `[tokens, ceil(cols / 32)]`.
+    pub(crate) whole: Vec<i32>,
 }
 
 /// Where the int8 form of one token goes: see [`Int8`], without the tokens.
@@ -53,6 +57,7 @@ pub(crate) struct Rounded<'a> {
     pub(crate) scale: &'a mut [f32],
     pub(crate) sum16: &'a mut [f32],
     pub(crate) sum32: &'a mut [f32],
+    pub(crate) whole: &'a mut [i32],
 }
 
 impl Activations {
@@ -65,6 +70,7 @@ impl Activations {
             form.scale.reserve(blocks);
             form.sum16.reserve(2 * blocks);
             form.sum32.reserve(blocks);
+            form.whole.reserve(blocks);
         }
     }
 
@@ -151,6 +157,16 @@ impl Activations {
         if form == ActivationForm::Int8Token { &self.token } else { &self.block }
     }
 
+    /// What ternary tiles have made of the token-wise int8 form.
+    pub(crate) fn trits(&self) -> &TritInput {
+        &self.trits
+    }
+
+    /// The same to be filled, with the int8 form.
+    pub(crate) fn trits_mut(&mut self) -> (&mut TritInput, &Int8) {
+        (&mut self.trits, &self.token)
+    }
+
     pub(crate) fn blocks(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }
@@ -166,9 +182,11 @@ impl Int8 {
         self.scale.resize(tokens * blocks, 0.0);
         self.sum16.resize(tokens * blocks * 2, 0.0);
         self.sum32.resize(tokens * blocks, 0.0);
+        self.whole.resize(tokens * blocks, 0);
         let by_token = form == ActivationForm::Int8Token;
         let (q, scale) = (Shared::new(&mut self.q), Shared::new(&mut self.scale));
         let (sum16, sum32) = (Shared::new(&mut self.sum16), Shared::new(&mut self.sum32));
+        let whole = Shared::new(&mut self.whole);
         let row = |t: usize| {
             let (x, of_blocks) = (&x[t * cols..][..cols], t * blocks..(t + 1) * blocks);
             let halves = 2 * of_blocks.start..2 * of_blocks.end;
@@ -178,7 +196,8 @@ impl Int8 {
                     q: q.slice(t * cols..(t + 1) * cols),
                     scale: scale.slice(of_blocks.clone()),
                     sum16: sum16.slice(halves),
-                    sum32: sum32.slice(of_blocks),
+                    sum32: sum32.slice(of_blocks.clone()),
+                    whole: whole.slice(of_blocks),
                 }
             };
             // SAFETY: `vector_ops()` gives only functions that this processor can run.

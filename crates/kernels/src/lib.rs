@@ -4,21 +4,31 @@
 //! scalar and plain; the algorithms are written once ([`matmul`], [`attention`]); one file per instruction set
 //! holds what they call in their inner loops (`arch/`). [`dispatch`] chooses once and obeys `EDGELLM_ISA`.
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "EdgeLLM runs on little-endian processors only: weights are multiplied as they lie in their files, which are \
+     little-endian"
+);
+
 pub mod activations;
 mod arch;
 pub mod attention;
 pub mod codec;
 pub mod dispatch;
+pub mod int_tiles;
 pub mod matmul;
 pub mod ops;
 pub mod reference;
 pub mod rope;
 pub mod row;
 pub mod threads;
+pub mod trits;
 mod vector;
 
 pub use activations::{ActivationForm, Activations};
 pub use dispatch::{Isa, isa};
+pub use int_tiles::IntTiles;
 pub use matmul::{MatmulError, Matrix};
 pub use row::RowType;
 pub use threads::Team;
+pub use trits::Trits;

@@ -33,7 +33,9 @@ struct Finder {
 
 impl Finder {
     fn new(vocab: &Vocab, keep: impl Fn(TokenType) -> bool) -> Result<Self, TokenizerError> {
-        let kept = || vocab.iter().filter(|(_, text, kind)| keep(*kind) && !text.is_empty());
+        // A token whose bytes are no text does not stand in a text, and would match inside a character.
+        let is_text = |text: &[u8]| !text.is_empty() && str::from_utf8(text).is_ok();
+        let kept = || vocab.iter().filter(|(_, text, kind)| keep(*kind) && is_text(text));
         let ids: Vec<u32> = kept().map(|(id, ..)| id).collect();
         let bytes: usize = kept().map(|(_, text, _)| text.len()).sum();
         if bytes > MAX_BYTES {

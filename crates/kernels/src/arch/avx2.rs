@@ -11,8 +11,19 @@ use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
 use crate::row::RowType;
 
-pub(crate) static KERNELS: Kernels =
-    Kernels { isa: Isa::Avx2, unpack_row, dequantize_row, gemm_f32, gemm_int8_block, gemm_ternary };
+pub(crate) static KERNELS: Kernels = TABLE;
+
+/// The table, for newer instruction sets to build on.
+pub(crate) const TABLE: Kernels = Kernels {
+    isa: Isa::Avx2,
+    unpack_row,
+    dequantize_row,
+    gemm_f32,
+    gemm_int8_block,
+    gemm_ternary,
+    trits: None,
+    int_tiles: None,
+};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {

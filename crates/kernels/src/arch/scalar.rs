@@ -11,6 +11,8 @@ pub(crate) static KERNELS: Kernels = Kernels {
     gemm_f32,
     gemm_int8_block,
     gemm_ternary,
+    trits: None,
+    int_tiles: None,
 };
 
 /// Independent sums of a dot product: enough for the compiler to use vectors of any baseline.

@@ -145,9 +145,9 @@ fn sums_and_rotations_have_the_same_bits_everywhere() {
 }
 
 /// int8 of one token as the definition has it, one element at a time.
-fn quantize_plainly(x: &[f32], by_token: bool) -> (Vec<i8>, Vec<f32>, Vec<f32>, Vec<f32>) {
+fn quantize_plainly(x: &[f32], by_token: bool) -> (Vec<i8>, Vec<f32>, Vec<f32>, Vec<f32>, Vec<i32>) {
     let absmax = |x: &[f32]| x.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
-    let (mut q, mut scale, mut sum16, mut sum32) = (vec![], vec![], vec![], vec![]);
+    let (mut q, mut scale, mut sum16, mut sum32, mut whole) = (vec![], vec![], vec![], vec![], vec![]);
     for block in x.chunks(32) {
         let (multiplier, exact) = match (by_token, absmax(block)) {
             (true, _) => (127.0 / absmax(x).max(1e-5), 1.0 / (127.0 / absmax(x).max(1e-5))),
@@ -162,8 +162,9 @@ fn quantize_plainly(x: &[f32], by_token: bool) -> (Vec<i8>, Vec<f32>, Vec<f32>, 
         scale.push(exact);
         sum16.extend([sum(&q[at..middle]), sum(&q[middle..])]);
         sum32.push(sum(&q[at..]));
+        whole.push(q[at..].iter().map(|&q| i32::from(q)).sum());
     }
-    (q, scale, sum16, sum32)
+    (q, scale, sum16, sum32, whole)
 }
 
 #[test]
@@ -177,17 +178,19 @@ fn rounding_to_int8_is_that_of_the_definition_everywhere() {
     for x in cases {
         for by_token in [false, true] {
             let blocks = x.len().div_ceil(32);
+            let floats = |n: usize| vec![9.0f32; n];
             let start =
-                (vec![99i8; x.len()], vec![9.0f32; blocks], vec![9.0f32; 2 * blocks], vec![9.0f32; blocks]);
-            let got = same_bits(&start, |ops, (q, scale, sum16, sum32)| {
+                (vec![99i8; x.len()], floats(blocks), floats(2 * blocks), floats(blocks), vec![9i32; blocks]);
+            let got = same_bits(&start, |ops, (q, scale, sum16, sum32, whole)| {
                 // SAFETY: only tables that this processor can run are available.
-                unsafe { (ops.quantize)(&x, by_token, Rounded { q, scale, sum16, sum32 }) }
+                unsafe { (ops.quantize)(&x, by_token, Rounded { q, scale, sum16, sum32, whole }) }
             });
             let bits = |x: &[f32]| {
                 x.iter().map(|x| if x.is_nan() { 0 } else { (x + 0.0).to_bits() }).collect::<Vec<_>>()
             };
             let want = quantize_plainly(&x, by_token);
             assert_eq!(got.0, want.0, "{x:?}");
+            assert_eq!(got.4, want.4, "{x:?}");
             assert_eq!(
                 [bits(&got.1), bits(&got.2), bits(&got.3)],
                 [bits(&want.1), bits(&want.2), bits(&want.3)],

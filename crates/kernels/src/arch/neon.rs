@@ -1,0 +1,171 @@
+//! NEON: every 64-bit ARM processor.
+//!
+//! Every function of the table carries `target_feature`, and the table is handed out only where the feature was
+//! detected. Loads go through [`load_f32`] and its like, which take arrays by reference, so that the only unsafe
+//! operation on memory is one that the reference vouches for.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use crate::arch::scalar;
+use crate::codec::{self, UnpackedRow};
+use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
+use crate::row::RowType;
+
+pub(crate) static KERNELS: Kernels = Kernels {
+    isa: Isa::Neon,
+    unpack_row,
+    dequantize_row,
+    gemm_f32,
+    gemm_int8_block,
+    gemm_ternary,
+    trits: None,
+    int_tiles: None,
+};
+
+super::neon_int8::integer_kernels!("neon", add_dots);
+
+#[target_feature(enable = "neon")]
+pub(super) fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {
+    codec::unpack_checked(ty, bytes, cols, row)
+}
+
+#[target_feature(enable = "neon")]
+pub(super) fn dequantize_row(ty: RowType, bytes: &[u8], out: &mut [f32]) {
+    if ty != RowType::F16 {
+        return codec::dequantize_checked(ty, bytes, out);
+    }
+    // The one type that the processor converts by itself.
+    let (bytes8, tail) = bytes.as_chunks::<8>();
+    let (out4, out_tail) = out.as_chunks_mut::<4>();
+    for (bytes, out) in bytes8.iter().zip(out4) {
+        store_f32(out, load_f16_bytes(bytes));
+    }
+    codec::dequantize_checked(ty, tail, out_tail);
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_f32(x: &[f32; 4]) -> float32x4_t {
+    // SAFETY: the reference covers the 16 bytes that are read; no alignment beyond its own is asked for.
+    unsafe { vld1q_f32(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn store_f32(x: &mut [f32; 4], v: float32x4_t) {
+    // SAFETY: the reference covers the 16 bytes that are written.
+    unsafe { vst1q_f32(x.as_mut_ptr(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_f16(x: &[u16; 4]) -> float32x4_t {
+    // SAFETY: the reference covers the 8 bytes that are read.
+    widen_f16(unsafe { vld1_u16(x.as_ptr()) })
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_f16_bytes(x: &[u8; 8]) -> float32x4_t {
+    // SAFETY: the reference covers the 8 bytes that are read; bytes ask for no alignment.
+    widen_f16(vreinterpret_u16_u8(unsafe { vld1_u8(x.as_ptr()) }))
+}
+
+/// Four f16, as their bits, to f32: exact. `vcvt_f32_f16`, whose argument has a type that Rust does not have yet.
+#[inline]
+#[target_feature(enable = "neon")]
+fn widen_f16(bits: uint16x4_t) -> float32x4_t {
+    let wide: float32x4_t;
+    // SAFETY: FCVTL between single and half precision belongs to base NEON, which this function's feature
+    // promises. It reads one register and writes one; it touches neither memory nor flags. It may set the
+    // cumulative exception bits of FPSR for a signalling NaN, which Rust neither reads nor relies on.
+    unsafe {
+        asm!(
+            "fcvtl {wide:v}.4s, {bits:v}.4h",
+            wide = lateout(vreg) wide,
+            bits = in(vreg) bits,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    wide
+}
+
+/// Adds the 16 products of `w` and `x` to the four sums. Products of bytes fit in 16 bits, and so do sums of two
+/// as long as no more than one of the factors is -128: activations never are ([`crate::activations`]).
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_dots(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    vpadalq_s16(sums, vmlal_high_s8(low, w, x))
+}
+
+/// Dot products of `R` rows with `T` tokens. Each pair has its own two accumulators and sees its columns in the
+/// same order, so the result does not depend on how rows and tokens are grouped.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn tile_f32<const R: usize, const T: usize>(rows: [&[f32]; R], xs: [&[f32]; T]) -> [[f32; T]; R] {
+    let zero = vdupq_n_f32(0.0);
+    let mut sums = [[[zero; 2]; T]; R];
+    let chunks = rows[0].len() / 8;
+    let rows8 = rows.map(|r| &r.as_chunks::<4>().0.as_chunks::<2>().0[..chunks]);
+    let xs8 = xs.map(|x| &x.as_chunks::<4>().0.as_chunks::<2>().0[..chunks]);
+    for c in 0..chunks {
+        let mut x = [[zero; 2]; T];
+        for t in 0..T {
+            x[t] = [load_f32(&xs8[t][c][0]), load_f32(&xs8[t][c][1])];
+        }
+        for r in 0..R {
+            let w = [load_f32(&rows8[r][c][0]), load_f32(&rows8[r][c][1])];
+            for t in 0..T {
+                for half in 0..2 {
+                    sums[r][t][half] = vfmaq_f32(sums[r][t][half], w[half], x[t][half]);
+                }
+            }
+        }
+    }
+    let mut out = [[0.0; T]; R];
+    for r in 0..R {
+        for t in 0..T {
+            let (w_tail, x_tail) = (&rows[r][chunks * 8..], &xs[t][chunks * 8..]);
+            let tail = w_tail.iter().zip(x_tail).fold(0.0f32, |sum, (w, x)| w.mul_add(*x, sum));
+            out[r][t] = vaddvq_f32(vaddq_f32(sums[r][t][0], sums[r][t][1])) + tail;
+        }
+    }
+    out
+}
+
+#[target_feature(enable = "neon")]
+pub(super) fn gemm_f32(rows: &[f32], xs: &[f32], cols: usize, out: &mut [f32]) {
+    let (n, tokens) = (rows.len() / cols, xs.len() / cols);
+    let row = |r: usize| &rows[r * cols..][..cols];
+    let x = |t: usize| &xs[t * cols..][..cols];
+    let mut r = 0;
+    while r < n {
+        let four = r + 4 <= n;
+        let mut t = 0;
+        while t < tokens {
+            match (four, t + 2 <= tokens) {
+                (true, true) => {
+                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t), x(t + 1)]);
+                    for (i, sums) in sums.iter().enumerate() {
+                        out[(r + i) * tokens + t..][..2].copy_from_slice(sums);
+                    }
+                    t += 2;
+                }
+                (true, false) => {
+                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t)]);
+                    for (i, sums) in sums.iter().enumerate() {
+                        out[(r + i) * tokens + t] = sums[0];
+                    }
+                    t += 1;
+                }
+                (false, _) => {
+                    out[r * tokens + t] = tile_f32([row(r)], [x(t)])[0][0];
+                    t += 1;
+                }
+            }
+        }
+        r += if four { 4 } else { 1 };
+    }
+}
