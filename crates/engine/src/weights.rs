@@ -125,7 +125,17 @@ pub struct Layer {
 impl Layer {
     /// All matrices of the block.
     pub fn matrices(&self) -> impl Iterator<Item = &WeightMatrix> {
-        [&self.wq, &self.wk, &self.wv, &self.wo, &self.w1, &self.w2, &self.w3].into_iter().map(|l| &l.weight)
+        self.linears().map(|linear| &linear.weight)
+    }
+
+    /// All linear layers of the block.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.wq, &self.wk, &self.wv, &self.wo, &self.w1, &self.w2, &self.w3].into_iter()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> [&mut Linear; 7] {
+        [&mut self.wq, &mut self.wk, &mut self.wv, &mut self.wo, &mut self.w1, &mut self.w2, &mut self.w3]
     }
 }
 

@@ -92,3 +92,8 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
 pub fn isa() -> Isa {
     kernels().isa
 }
+
+/// All instruction sets that this processor can run, the best last.
+pub fn isas() -> Vec<Isa> {
+    available().into_iter().map(|kernels| kernels.isa).collect()
+}

@@ -7,6 +7,7 @@
 pub mod activations;
 mod arch;
 pub mod attention;
+pub mod bandwidth;
 pub mod codec;
 pub mod dispatch;
 pub mod matmul;
