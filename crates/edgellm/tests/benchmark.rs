@@ -7,7 +7,7 @@ use data::{edgellm, json, own, stdout};
 use predicates::str::contains;
 use serde_json::Value;
 
-const SHORT: [&str; 10] = [
+const SHORT: [&str; 12] = [
     "--prompt-lengths",
     "4,12",
     "--decode-lengths",
@@ -18,6 +18,8 @@ const SHORT: [&str; 10] = [
     "1",
     "--bandwidth-mb",
     "8",
+    "--batch-sizes",
+    "1,3",
 ];
 
 fn benchmark(args: &[&str]) -> Vec<String> {
@@ -57,6 +59,7 @@ fn check(report: &Value, more: &[&str]) {
         "/prefill_tok_s/12",
         "/decode_tok_s/6",
         "/batch_tok_s/1",
+        "/batch_tok_s/3",
         "/ttft_ms",
         "/bytes_per_token",
         "/read_bandwidth_gb_s",

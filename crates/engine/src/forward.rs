@@ -1,12 +1,13 @@
 //! The forward pass of every architecture, top to bottom.
 
-use kernels::attention::{Queries, attend_all};
-use kernels::ops::{add, rms_norm, rms_norm_in_place};
-use kernels::rope::{rotate, rotation};
+use kernels::attention::{Heads, Span, attend, parts_capacity};
+use kernels::ops::{add_on, rms_norm_rows_in_place};
+use kernels::rope::{rotate_rows, rotation, table_len};
 use kernels::{Activations, MatmulError};
 
+use crate::batch::Slot;
 use crate::config::{ModelConfig, Rope};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::cache_shape;
 use crate::model::Model;
 use crate::weights::{ActivationMode, Layer, Linear};
 
@@ -14,29 +15,53 @@ use crate::weights::{ActivationMode, Layer, Linear};
 /// is in the cache, few enough that their activations stay there too.
 pub const MAX_BATCH: usize = 64;
 
-/// What one element of a gated activation costs beside a multiply-add: mostly its exponential.
-const GATE_WORK: usize = 16;
-
 /// Buffers of the forward pass, reused from step to step. T stands for the tokens of the batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Buffers {
     /// Residual stream, `[T, dim]`.
     x: Vec<f32>,
-    /// Output of a norm or of a block, `[T, dim]` or `[T, n_heads * head_dim]`.
+    /// Output of a block, `[T, dim]` or `[T, n_heads * head_dim]`.
     xb: Vec<f32>,
-    /// Queries, then gate: `[T, n_heads * head_dim]`.
+    /// Queries, `[T, n_heads * head_dim]`.
     q: Vec<f32>,
+    /// Keys and values, `[T, n_kv_heads * head_dim]`.
     k: Vec<f32>,
     v: Vec<f32>,
     /// `[T, hidden_dim]`
     gate: Vec<f32>,
     up: Vec<f32>,
+    /// What a matrix takes, in the form that it wants.
     input: Activations,
-    /// Rotation of each token, `[T][head_dim / 2]`.
-    rotations: Vec<Vec<(f32, f32)>>,
-    sliding_rotations: Vec<Vec<(f32, f32)>>,
+    /// Rotation of each token, `[T, 2, head_dim]`, in layers that see all positions and in the others.
+    rotations: Vec<f32>,
+    sliding_rotations: Vec<f32>,
+    /// Working space of the attention.
+    parts: Vec<f32>,
     /// `[rows, vocab_size]`
     pub(crate) logits: Vec<f32>,
+}
+
+impl Buffers {
+    /// Room for `tokens` tokens whose sequences have up to `context` positions.
+    pub(crate) fn new(c: &ModelConfig, tokens: usize, context: usize) -> Self {
+        let room = |row: usize| Vec::with_capacity(tokens * row);
+        let mut input = Activations::default();
+        input.reserve(tokens, c.dim.max(c.q_dim()).max(c.hidden_dim));
+        Self {
+            x: room(c.dim),
+            xb: room(c.dim.max(c.q_dim())),
+            q: room(c.q_dim()),
+            k: room(c.kv_dim()),
+            v: room(c.kv_dim()),
+            gate: room(c.hidden_dim),
+            up: room(c.hidden_dim),
+            input,
+            rotations: room(table_len(c.head_dim)),
+            sliding_rotations: room(table_len(c.head_dim)),
+            parts: Vec::with_capacity(parts_capacity(&heads(c, None), context)),
+            logits: Vec::with_capacity(c.vocab_size),
+        }
+    }
 }
 
 /// Frequencies of both kinds of layers, computed once for a model.
@@ -56,51 +81,27 @@ impl Frequencies {
     }
 }
 
-/// Which positions of the batch get logits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogitsOf {
-    Last,
-    All,
-}
-
-/// Runs `tokens` (at most [`MAX_BATCH`], ids inside the vocabulary) from `position` on through all layers,
-/// extends the cache, and leaves logits in `buffers.logits`.
-pub(crate) fn forward(
-    model: &Model,
-    cache: &mut KvCache,
-    tokens: &[u32],
-    position: usize,
-    logits_of: LogitsOf,
-    buffers: &mut Buffers,
-) -> Result<(), MatmulError> {
-    let c = &model.config;
-    embed(model, tokens, buffers)?;
-    rotations(&model.frequencies.all, position, tokens.len(), &mut buffers.rotations);
-    rotations(&model.frequencies.sliding, position, tokens.len(), &mut buffers.sliding_rotations);
+/// Runs the tokens of all slots (ids inside the vocabulary, positions inside the caches) through all layers,
+/// stores their keys and values, and leaves the logits that the slots ask for in `b.logits`.
+pub(crate) fn forward(model: &Model, slots: &mut [Slot<'_>], b: &mut Buffers) -> Result<(), MatmulError> {
+    embed(model, slots, b)?;
+    rotations(model, slots, &model.frequencies.all, &mut b.rotations);
+    rotations(model, slots, &model.frequencies.sliding, &mut b.sliding_rotations);
     for (l, layer) in model.weights.layers.iter().enumerate() {
-        attention(model, layer, l, cache, position, buffers)?;
-        feed_forward(model, layer, buffers)?;
+        attention(model, layer, l, slots, b)?;
+        feed_forward(model, layer, b)?;
     }
-    let b = buffers;
-    if logits_of == LogitsOf::Last {
-        let last = b.x.len() - c.dim;
-        b.x.drain(..last);
-    }
-    let rows = b.x.len() / c.dim;
-    norm_rows(c, &b.x, &model.weights.rms_final, &mut b.xb);
-    b.input.load(&b.xb, rows, c.dim);
-    let classifier = model.weights.classifier();
-    let form = model.activations.form(classifier.row_type, false);
-    b.logits.resize(rows * c.vocab_size, 0.0);
-    kernels::matmul::matmul(&model.team, &classifier.view()?, &mut b.input, form, &mut b.logits)
+    logits(model, slots, b)
 }
 
-fn embed(model: &Model, tokens: &[u32], b: &mut Buffers) -> Result<(), MatmulError> {
+/// x = the embeddings of all tokens
+fn embed(model: &Model, slots: &[Slot<'_>], b: &mut Buffers) -> Result<(), MatmulError> {
     let c = &model.config;
-    b.x.resize(tokens.len() * c.dim, 0.0);
-    let table = model.weights.token_embedding.view()?;
-    for (&token, x) in tokens.iter().zip(b.x.chunks_exact_mut(c.dim)) {
-        table.dequantize_row(token as usize, x)?;
+    let ids = slots.iter().flat_map(|slot| slot.ids);
+    b.x.resize(ids.clone().count() * c.dim, 0.0);
+    let table = &model.weights.token_embedding;
+    for (&id, x) in ids.zip(b.x.chunks_exact_mut(c.dim)) {
+        table.dequantize_row(id as usize, x)?;
         if c.embedding_scale != 1.0 {
             x.iter_mut().for_each(|x| *x *= c.embedding_scale);
         }
@@ -113,109 +114,132 @@ fn attention(
     model: &Model,
     layer: &Layer,
     l: usize,
-    cache: &mut KvCache,
-    position: usize,
+    slots: &mut [Slot<'_>],
     b: &mut Buffers,
 ) -> Result<(), MatmulError> {
-    let c = &model.config;
-    let tokens = b.x.len() / c.dim;
-    norm_rows(c, &b.x, &layer.rms_att, &mut b.xb);
-    load(model, &b.xb, tokens, c.dim, &mut b.input);
-    linear(model, &layer.wq, &mut b.input, tokens, &mut b.q)?;
-    linear(model, &layer.wk, &mut b.input, tokens, &mut b.k)?;
-    linear(model, &layer.wv, &mut b.input, tokens, &mut b.v)?;
+    let (c, team) = (&model.config, &model.team);
+    load_normed(model, &b.x, &layer.rms_att, &mut b.input);
+    linear(model, &layer.wq, &mut b.input, &mut b.q)?;
+    linear(model, &layer.wk, &mut b.input, &mut b.k)?;
+    linear(model, &layer.wv, &mut b.input, &mut b.v)?;
     for (x, norm) in [(&mut b.q, &layer.q_norm), (&mut b.k, &layer.k_norm)] {
         if let Some(norm) = norm {
-            x.chunks_exact_mut(c.head_dim).for_each(|head| rms_norm_in_place(head, Some(norm), c.norm_eps));
+            rms_norm_rows_in_place(team, x, norm, c.norm_eps);
         }
     }
     let sliding = c.sliding_window.as_ref().filter(|s| s.layers[l]);
     let rotations = if sliding.is_some() { &b.sliding_rotations } else { &b.rotations };
-    for (x, row) in [(&mut b.q, c.q_dim()), (&mut b.k, c.kv_dim())] {
-        for (x, rotation) in x.chunks_exact_mut(row).zip(rotations) {
-            rotate(x, c.head_dim, c.pairing, rotation);
-        }
+    rotate_rows(team, &mut b.q, c.q_dim(), c.head_dim, c.pairing, rotations);
+    rotate_rows(team, &mut b.k, c.kv_dim(), c.head_dim, c.pairing, rotations);
+    let (mut keys, mut values) = (&b.k[..], &b.v[..]);
+    for slot in slots.iter_mut() {
+        let n = slot.ids.len() * c.kv_dim();
+        slot.cache.store(l, &keys[..n], &values[..n]);
+        (keys, values) = (&keys[n..], &values[n..]);
     }
-    cache.store(l, position, &b.k, &b.v);
-    let (keys, values) = cache.layer(l);
-    let queries = Queries {
-        queries: &b.q,
-        head_dim: c.head_dim,
-        n_heads: c.n_heads,
-        n_kv_heads: c.n_kv_heads,
-        position,
-        window: sliding.map(|s| s.window),
-        scale: c.attention_scale,
+    let span = |i: usize| {
+        let Slot { cache, ids, .. } = &slots[i];
+        let (cached, pages) = cache.layer(l);
+        Span { tokens: ids.len(), position: cache.position(), cached, pages }
     };
-    b.xb.resize(tokens * c.q_dim(), 0.0);
-    attend_all(&model.team, &queries, keys, values, &mut b.xb);
-    norm_in_place(c, &layer.attn_sub_norm, &mut b.xb);
-    load(model, &b.xb, tokens, c.q_dim(), &mut b.input);
-    linear(model, &layer.wo, &mut b.input, tokens, &mut b.xb)?;
-    norm_in_place(c, &layer.post_att_norm, &mut b.xb);
-    add(&mut b.x, &b.xb);
+    b.xb.resize(b.q.len(), 0.0);
+    let heads = heads(c, sliding.map(|s| s.window));
+    attend(team, &heads, slots.len(), &span, &b.q, &mut b.xb, &mut b.parts);
+    load(model, &b.xb, c.q_dim(), &layer.attn_sub_norm, &mut b.input);
+    linear(model, &layer.wo, &mut b.input, &mut b.xb)?;
+    add_normed(model, &layer.post_att_norm, b);
     Ok(())
 }
 
 /// x += w2(f(w1 x') * w3 x') with x' = norm(x)
 fn feed_forward(model: &Model, layer: &Layer, b: &mut Buffers) -> Result<(), MatmulError> {
     let c = &model.config;
-    let tokens = b.x.len() / c.dim;
-    norm_rows(c, &b.x, &layer.rms_ffn, &mut b.xb);
-    load(model, &b.xb, tokens, c.dim, &mut b.input);
-    linear(model, &layer.w1, &mut b.input, tokens, &mut b.gate)?;
-    linear(model, &layer.w3, &mut b.input, tokens, &mut b.up)?;
-    let (activation, hidden_dim) = (c.activation, c.hidden_dim);
-    let (up, work) = (&b.up, b.gate.len() * GATE_WORK);
-    let chunk = b.gate.len().div_ceil(model.team.threads());
-    model.team.for_each_chunk(&mut b.gate, chunk, work, &|i, gate| {
-        activation.gate(gate, &up[i * chunk..][..gate.len()]);
-    });
-    norm_in_place(c, &layer.ffn_sub_norm, &mut b.gate);
-    load(model, &b.gate, tokens, hidden_dim, &mut b.input);
-    linear(model, &layer.w2, &mut b.input, tokens, &mut b.xb)?;
-    norm_in_place(c, &layer.post_ffn_norm, &mut b.xb);
-    add(&mut b.x, &b.xb);
+    load_normed(model, &b.x, &layer.rms_ffn, &mut b.input);
+    linear(model, &layer.w1, &mut b.input, &mut b.gate)?;
+    linear(model, &layer.w3, &mut b.input, &mut b.up)?;
+    c.activation.gate_on(&model.team, &mut b.gate, &b.up);
+    load(model, &b.gate, c.hidden_dim, &layer.ffn_sub_norm, &mut b.input);
+    linear(model, &layer.w2, &mut b.input, &mut b.xb)?;
+    add_normed(model, &layer.post_ffn_norm, b);
     Ok(())
 }
 
-/// Gives the linear layers their input. BitNet's definition rounds it; where the kernels then work in f32, the
-/// f32 form has to be what the rounding stands for.
-fn load(model: &Model, x: &[f32], tokens: usize, cols: usize, input: &mut Activations) {
-    input.load(x, tokens, cols);
+/// logits = classifier(norm(x)) of the rows that the slots ask for
+fn logits(model: &Model, slots: &[Slot<'_>], b: &mut Buffers) -> Result<(), MatmulError> {
+    let c = &model.config;
+    let (mut rows, mut end) = (0, 0);
+    for slot in slots {
+        end += slot.ids.len();
+        b.x.copy_within((end - slot.rows()) * c.dim..end * c.dim, rows * c.dim);
+        rows += slot.rows();
+    }
+    b.logits.resize(rows * c.vocab_size, 0.0);
+    let classifier = model.weights.classifier();
+    let form = model.activations.form(classifier.row_type, false);
+    let weight = Some(&model.weights.rms_final[..]);
+    b.input.load_normed(&model.team, &b.x[..rows * c.dim], c.dim, weight, c.norm_eps);
+    b.input.ensure_on(&model.team, form);
+    classifier.multiply(&model.team, &mut b.input, form, &mut b.logits)
+}
+
+/// The attention of layers that see `window` positions.
+fn heads(c: &ModelConfig, window: Option<usize>) -> Heads {
+    Heads { n_heads: c.n_heads, cache: cache_shape(c), window, scale: c.attention_scale }
+}
+
+/// The norm of x, or x itself, as the input of linear layers.
+fn load(model: &Model, x: &[f32], cols: usize, norm: &Option<Vec<f32>>, input: &mut Activations) {
+    match norm {
+        Some(weight) => load_normed(model, x, weight, input),
+        None => {
+            input.load(x, x.len() / cols, cols);
+            round(model, input);
+        }
+    }
+}
+
+/// The norm of x as the input of linear layers.
+fn load_normed(model: &Model, x: &[f32], weight: &[f32], input: &mut Activations) {
+    input.load_normed(&model.team, x, weight.len(), Some(weight), model.config.norm_eps);
+    round(model, input);
+}
+
+/// BitNet's definition rounds what its linear layers take; where the kernels then work in f32, the f32 form has
+/// to be what the rounding stands for.
+fn round(model: &Model, input: &mut Activations) {
     if model.config.int8_linear && model.rounds_in_f32 {
         input.round_to_int8_token();
     }
 }
 
+/// out = W input + b
 fn linear(
     model: &Model,
     linear: &Linear,
     input: &mut Activations,
-    tokens: usize,
     out: &mut Vec<f32>,
 ) -> Result<(), MatmulError> {
-    out.resize(tokens * linear.weight.rows, 0.0);
-    linear.apply(&model.team, input, model.activations, model.config.int8_linear, out)
+    let int8_linear = model.config.int8_linear;
+    out.resize(input.tokens() * linear.weight.rows, 0.0);
+    input.ensure_on(&model.team, model.activations.form(linear.weight.row_type, int8_linear));
+    linear.apply(&model.team, input, model.activations, int8_linear, out)
 }
 
-fn norm_rows(c: &ModelConfig, x: &[f32], weight: &[f32], out: &mut Vec<f32>) {
-    out.resize(x.len(), 0.0);
-    for (x, out) in x.chunks_exact(c.dim).zip(out.chunks_exact_mut(c.dim)) {
-        rms_norm(x, Some(weight), c.norm_eps, out);
+/// x += norm(xb), or xb itself
+fn add_normed(model: &Model, norm: &Option<Vec<f32>>, b: &mut Buffers) {
+    if let Some(weight) = norm {
+        rms_norm_rows_in_place(&model.team, &mut b.xb, weight, model.config.norm_eps);
     }
+    add_on(&model.team, &mut b.x, &b.xb);
 }
 
-fn norm_in_place(c: &ModelConfig, weight: &Option<Vec<f32>>, x: &mut [f32]) {
-    if let Some(weight) = weight {
-        x.chunks_exact_mut(weight.len()).for_each(|x| rms_norm_in_place(x, Some(weight), c.norm_eps));
-    }
-}
-
-fn rotations(frequencies: &[f32], position: usize, tokens: usize, tables: &mut Vec<Vec<(f32, f32)>>) {
-    tables.resize_with(tokens.max(tables.len()), Vec::new);
-    for (t, table) in tables[..tokens].iter_mut().enumerate() {
-        rotation(position + t, frequencies, table);
+/// The rotation of each token's position; none for a model without layers of this kind.
+fn rotations(model: &Model, slots: &[Slot<'_>], frequencies: &[f32], tables: &mut Vec<f32>) {
+    let positions = slots.iter().flat_map(|slot| (slot.cache.position()..).take(slot.ids.len()));
+    tables.resize(positions.clone().count() * table_len(2 * frequencies.len()), 0.0);
+    let tables = tables.chunks_exact_mut(table_len(2 * frequencies.len()).max(1));
+    for (position, table) in positions.zip(tables) {
+        rotation(position, frequencies, model.config.pairing, table);
     }
 }
 

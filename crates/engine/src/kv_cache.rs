@@ -1,6 +1,6 @@
 //! Keys and values of the positions that a sequence has seen.
 
-use kernels::attention::{Cached, CachedMut};
+use kernels::attention::{CacheShape, Cached, CachedMut, PAGE};
 
 use crate::config::ModelConfig;
 
@@ -17,49 +17,68 @@ pub enum KvType {
 }
 
 impl KvType {
-    /// Bytes of one position's keys and values over all layers.
-    pub fn bytes_per_position(self, config: &ModelConfig) -> usize {
-        let per_vector = match self {
-            Self::F32 => config.kv_dim() * 4,
-            Self::F16 => config.kv_dim() * 2,
-            Self::I8 => config.kv_dim() + config.n_kv_heads * 4,
+    /// Bytes of the keys and values of `context` positions over all layers.
+    pub fn bytes(self, config: &ModelConfig, context: usize) -> usize {
+        let shape = cache_shape(config);
+        let elements = shape.page_keys() + shape.page_values();
+        let page = match self {
+            Self::F32 => elements * 4,
+            Self::F16 => elements * 2,
+            Self::I8 => elements + 2 * shape.page_scales() * 4,
         };
-        2 * config.n_layers * per_vector
+        context.div_ceil(PAGE) * config.n_layers * page
     }
 }
 
-/// One stored vector per position: `[positions, kv_dim]`.
+/// The heads of each layer's cache.
+pub(crate) fn cache_shape(config: &ModelConfig) -> CacheShape {
+    CacheShape { n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
+}
+
+/// The pages of one layer.
 #[derive(Debug)]
 enum Store {
-    F32(Vec<f32>),
-    F16(Vec<u16>),
-    I8(Vec<i8>, Vec<f32>),
+    F32 { keys: Vec<f32>, values: Vec<f32> },
+    F16 { keys: Vec<u16>, values: Vec<u16> },
+    I8 { keys: Vec<i8>, key_scales: Vec<f32>, values: Vec<i8>, value_scales: Vec<f32> },
 }
 
 impl Store {
     /// Zeroed; the system gives such memory only when it is written, so an unused context costs nothing.
-    fn new(kv_type: KvType, positions: usize, config: &ModelConfig) -> Self {
-        let len = positions * config.kv_dim();
+    fn new(kv_type: KvType, pages: usize, shape: CacheShape) -> Self {
+        let (keys, values) = (pages * shape.page_keys(), pages * shape.page_values());
         match kv_type {
-            KvType::F32 => Self::F32(vec![0.0; len]),
-            KvType::F16 => Self::F16(vec![0; len]),
-            KvType::I8 => Self::I8(vec![0; len], vec![0.0; positions * config.n_kv_heads]),
+            KvType::F32 => Self::F32 { keys: vec![0.0; keys], values: vec![0.0; values] },
+            KvType::F16 => Self::F16 { keys: vec![0; keys], values: vec![0; values] },
+            KvType::I8 => {
+                let scales = pages * shape.page_scales();
+                Self::I8 {
+                    keys: vec![0; keys],
+                    key_scales: vec![0.0; scales],
+                    values: vec![0; values],
+                    value_scales: vec![0.0; scales],
+                }
+            }
         }
     }
 
     fn view(&self) -> Cached<'_> {
         match self {
-            Self::F32(x) => Cached::F32(x),
-            Self::F16(x) => Cached::F16(x),
-            Self::I8(x, scales) => Cached::I8(x, scales),
+            Self::F32 { keys, values } => Cached::F32 { keys, values },
+            Self::F16 { keys, values } => Cached::F16 { keys, values },
+            Self::I8 { keys, key_scales, values, value_scales } => {
+                Cached::I8 { keys, key_scales, values, value_scales }
+            }
         }
     }
 
     fn view_mut(&mut self) -> CachedMut<'_> {
         match self {
-            Self::F32(x) => CachedMut::F32(x),
-            Self::F16(x) => CachedMut::F16(x),
-            Self::I8(x, scales) => CachedMut::I8(x, scales),
+            Self::F32 { keys, values } => CachedMut::F32 { keys, values },
+            Self::F16 { keys, values } => CachedMut::F16 { keys, values },
+            Self::I8 { keys, key_scales, values, value_scales } => {
+                CachedMut::I8 { keys, key_scales, values, value_scales }
+            }
         }
     }
 }
@@ -68,17 +87,29 @@ impl Store {
 #[derive(Debug)]
 pub struct KvCache {
     context: usize,
-    head_dim: usize,
-    kv_dim: usize,
-    keys: Vec<Store>,
-    values: Vec<Store>,
+    position: usize,
+    shape: CacheShape,
+    /// Which pages of each layer hold the positions, in order: here simply one after another.
+    pages: Vec<u32>,
+    layers: Vec<Store>,
 }
 
 impl KvCache {
     /// An empty cache.
     pub fn new(kv_type: KvType, context: usize, config: &ModelConfig) -> Self {
-        let store = || (0..config.n_layers).map(|_| Store::new(kv_type, context, config)).collect();
-        Self { context, head_dim: config.head_dim, kv_dim: config.kv_dim(), keys: store(), values: store() }
+        let (shape, pages) = (cache_shape(config), context.div_ceil(PAGE));
+        Self {
+            context,
+            position: 0,
+            shape,
+            pages: (0..pages as u32).collect(),
+            layers: (0..config.n_layers).map(|_| Store::new(kv_type, pages, shape)).collect(),
+        }
+    }
+
+    /// Whether it was made for models of this shape.
+    pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
+        self.shape == cache_shape(config) && self.layers.len() == config.n_layers
     }
 
     /// Positions that it has room for.
@@ -86,17 +117,34 @@ impl KvCache {
         self.context
     }
 
-    /// Stores keys and values, `[tokens, kv_dim]` each, of the tokens from `position` on.
-    pub(crate) fn store(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
-        for (cache, vectors) in [(&mut self.keys[layer], keys), (&mut self.values[layer], values)] {
-            let mut cache = cache.view_mut();
-            for (t, vector) in vectors.chunks_exact(self.kv_dim).enumerate() {
-                cache.store(position + t, self.head_dim, vector);
-            }
+    /// Positions that it holds: tokens seen so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Forgets everything from `position` on.
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.position.min(position);
+    }
+
+    /// Says that `tokens` more positions, stored in every layer, are held now.
+    pub(crate) fn extend(&mut self, tokens: usize) {
+        self.position += tokens;
+    }
+
+    /// Stores keys and values, `[tokens, kv_dim]` each, of the tokens behind the positions that it holds.
+    pub(crate) fn store(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
+        let kv_dim = self.shape.n_kv_heads * self.shape.head_dim;
+        let mut cached = self.layers[layer].view_mut();
+        let vectors = keys.chunks_exact(kv_dim).zip(values.chunks_exact(kv_dim));
+        for (position, (key, value)) in (self.position..).zip(vectors) {
+            let page = self.pages[position / PAGE] as usize;
+            cached.store(self.shape, page, position % PAGE, key, value);
         }
     }
 
-    pub(crate) fn layer(&self, layer: usize) -> (Cached<'_>, Cached<'_>) {
-        (self.keys[layer].view(), self.values[layer].view())
+    /// What is stored of a layer, and in which pages.
+    pub(crate) fn layer(&self, layer: usize) -> (Cached<'_>, &[u32]) {
+        (self.layers[layer].view(), &self.pages)
     }
 }

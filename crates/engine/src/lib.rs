@@ -2,9 +2,10 @@
 //!
 //! The way of the data: [`Model::load`] tells the format from the bytes, checks the directory of tensors and
 //! puts each weight into a row type of the kernels; [`Sequence`] runs tokens through the one forward pass and
-//! keeps their keys and values; [`sampler`] chooses the next token; [`tokenizer`] makes text of it;
+//! keeps their keys and values, [`Batch`] does so for several at once; [`sampler`] chooses the next token; [`tokenizer`] makes text of it;
 //! [`generate`](mod@generate) is the loop around them, and [`eval`] measures how good the result is.
 
+mod batch;
 pub mod chat_template;
 pub mod config;
 mod error;
@@ -25,10 +26,12 @@ pub mod synthetic;
 pub mod tokenizer;
 pub mod weights;
 
+pub use batch::{Batch, LogitsOf, Slot};
 pub use config::ModelConfig;
 pub use error::EngineError;
 pub use forward::MAX_BATCH;
-pub use kv_cache::KvType;
+pub use kernels::trits::Family as KernelFamily;
+pub use kv_cache::{KvCache, KvType};
 pub use loader::{I2sLayout, TokenizerFormat, TokenizerSource, names};
 pub use model::{LoadOptions, MemoryEstimate, Model, ModelInfo, TensorSummary};
 pub use sequence::{EachLogits, Sequence};

@@ -2,12 +2,16 @@
 
 use std::time::Instant;
 
-use kernels::Team;
 use kernels::bandwidth::read_all;
+use kernels::int_tiles::IntTiles;
+use kernels::row::RowType;
+use kernels::trits::{Family, Trits};
+use kernels::{Isa, Team};
 use memmap2::MmapMut;
 
 use crate::error::EngineError;
 use crate::model::Model;
+use crate::weights::Storage;
 
 /// Measures how fast memory can be read.
 #[derive(Debug)]
@@ -68,41 +72,63 @@ pub fn cpu_features() -> Vec<&'static str> {
     return Vec::new();
 }
 
-/// Which kernels rows of some types run on, and why.
+/// Which kernels matrices of some types run on, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelChoice {
     /// The types.
     pub types: &'static str,
-    /// `multiply` or `reference`: see [`kernel_family`].
+    /// `lookup`, `multiply` or `reference`.
     pub family: &'static str,
     /// The reason, for the user.
     pub why: String,
 }
 
-/// The choice for every kind of rows.
+/// The choice of `--kernel auto` for every kind of matrices.
 pub fn kernel_choices() -> Vec<KernelChoice> {
-    let choice = |types, how: &str| KernelChoice {
-        types,
-        family: kernel_family(),
-        why: match kernels::isa() {
-            kernels::Isa::Scalar => format!("{how}; plain code, as no instruction set of ours is used"),
-            isa => format!("{how} by {}", isa.name()),
-        },
+    let isa = kernels::isa().name();
+    let by_row = |types, how: &str| {
+        if kernels::isa() == Isa::Scalar {
+            KernelChoice { types, family: "reference", why: format!("{how}; plain code, row by row") }
+        } else {
+            KernelChoice { types, family: "multiply", why: format!("{how}, row by row with {isa}") }
+        }
     };
-    vec![
-        choice("f32, f16, bf16", "f32 activations, multiplied and added"),
-        choice("2 to 8 bits", "int8 activations with a scale for each 32, multiplied and added"),
-        choice("ternary", "int8 activations with one scale a token, exact sums of integers"),
-    ]
-}
-
-/// The family of kernels that the layers of a model run on: `multiply` (weights times activations, added up), or
-/// `reference`, plain code without vector instructions.
-pub fn kernel_family() -> &'static str {
-    if kernels::isa() == kernels::Isa::Scalar { "reference" } else { "multiply" }
+    let tiles = |types, family, how: &str| KernelChoice { types, family, why: format!("{how} ({isa})") };
+    let mut choices = vec![by_row("f32, f16, bf16", "f32 activations")];
+    if IntTiles::takes(RowType::Q4_0) {
+        let how = "tiles of 4- or 8-bit codes on dot-product instructions measured fastest";
+        choices.push(tiles("q4, q8, int4, int8", "multiply", how));
+        choices.push(by_row("other quantized", "int8 activations with a scale for each 32"));
+    } else {
+        choices.push(by_row("quantized", "int8 activations with a scale for each 32"));
+    }
+    if Trits::takes(RowType::Ternary16) {
+        let how = "five weights a byte index tables of partial sums: measured fastest for one token";
+        choices.push(tiles("ternary, decode", "lookup", how));
+        let how = "dot-product instructions: measured fastest for several tokens at once";
+        choices.push(tiles("ternary, prefill", "multiply", how));
+    } else {
+        choices.push(by_row("ternary", "int8 activations with one scale a token"));
+    }
+    choices
 }
 
 impl Model {
+    /// The family of kernels that most of the model runs on: what `--kernel` asked for where the matrices can be had in
+    /// that form; `auto` means lookup for one token and multiply for several.
+    pub fn kernel_family(&self) -> &'static str {
+        match self.weights.layers.first().map(|layer| &layer.w1.weight.storage) {
+            Some(Storage::Trits(trits)) => match trits.family() {
+                Family::Auto => "auto",
+                Family::Lookup => "lookup",
+                Family::Multiply | Family::Reference => "multiply",
+            },
+            Some(Storage::Ints(_)) => "multiply",
+            _ if kernels::isa() == Isa::Scalar => "reference",
+            _ => "multiply",
+        }
+    }
+
     /// Bytes that decoding one token at `position` has to read: all matrices of the layers and the classifier,
     /// the norms and biases, one row of the embedding, and the keys and values of the positions before it.
     pub fn bytes_per_token(&self, position: usize) -> u64 {
@@ -124,13 +150,13 @@ impl Model {
                 .sum::<usize>();
             bytes += layer.linears().map(|linear| floats(&linear.bias)).sum::<usize>();
         }
-        let layer_position = self.kv_type.bytes_per_position(c) / c.n_layers.max(1);
-        let seen = |l: usize| match &c.sliding_window {
-            Some(sliding) if sliding.layers[l] => position.min(sliding.window),
-            _ => position,
-        };
-        let positions: usize = (0..c.n_layers).map(seen).sum();
-        (bytes + positions * layer_position) as u64
+        let mut cached = self.kv_type.bytes(c, position);
+        if let Some(sliding) = &c.sliding_window {
+            let beyond = cached.saturating_sub(self.kv_type.bytes(c, position.min(sliding.window)));
+            let sliding_layers = sliding.layers.iter().filter(|sliding| **sliding).count();
+            cached -= beyond / c.n_layers.max(1) * sliding_layers;
+        }
+        (bytes + cached) as u64
     }
 }
 
@@ -156,6 +182,6 @@ mod tests {
         let norms = (2 * 30 + 1) * 576 * 4;
         assert_eq!(model.bytes_per_token(0), (matrices + norms) as u64);
         // f16 keys and values of 3 heads of 64 in 30 layers
-        assert_eq!(model.bytes_per_token(10) - model.bytes_per_token(0), 10 * 30 * 2 * 3 * 64 * 2);
+        assert_eq!(model.bytes_per_token(64) - model.bytes_per_token(0), 64 * 30 * 2 * 3 * 64 * 2);
     }
 }

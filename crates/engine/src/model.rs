@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use kernels::Team;
+use kernels::trits::Family;
 
 use crate::chat_template::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::forward::{Frequencies, MAX_BATCH};
-use crate::kv_cache::KvType;
+use crate::kv_cache::{KvCache, KvType};
 use crate::loader::{self, I2sLayout, Loaded};
 use crate::tokenizer::{Tokenizer, TokenizerKind};
 use crate::weights::{ActivationMode, Weights};
@@ -26,6 +27,8 @@ pub struct LoadOptions {
     pub kv_type: KvType,
     /// How the inputs of quantized matrices are rounded.
     pub activations: ActivationMode,
+    /// Which kernels multiply ternary matrices.
+    pub kernel: Family,
     /// How I2_S tensors of a GGUF file are arranged, which the file does not say.
     pub i2s_layout: Option<I2sLayout>,
 }
@@ -115,11 +118,14 @@ impl Model {
     }
 
     /// Makes what was loaded ready to run.
-    pub(crate) fn new(loaded: Loaded, options: &LoadOptions) -> Result<Self, EngineError> {
+    pub(crate) fn new(mut loaded: Loaded, options: &LoadOptions) -> Result<Self, EngineError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or(cores);
         if threads == 0 || threads > 1024 {
             return Err(EngineError::Request(format!("{threads} threads: take 1 to 1024")));
+        }
+        if options.activations == ActivationMode::Int8 {
+            loaded.weights.pack(options.kernel, threads);
         }
         let types = loaded.weights.layers.iter().flat_map(|l| l.matrices()).map(|m| m.row_type);
         Ok(Self {
@@ -152,6 +158,17 @@ impl Model {
         })
     }
 
+    /// An empty cache with room for `context` positions (at most what the model was made for).
+    pub fn cache(&self, context: usize) -> Result<KvCache, EngineError> {
+        let limit = self.config.seq_len;
+        if context == 0 || context > limit {
+            return Err(EngineError::Request(format!(
+                "a context of {context} tokens: this model takes 1 to {limit}"
+            )));
+        }
+        Ok(KvCache::new(self.kv_type, context, &self.config))
+    }
+
     /// Memory needed to run with room for `context` positions.
     pub fn memory(&self, context: usize) -> MemoryEstimate {
         let c = &self.config;
@@ -165,7 +182,7 @@ impl Model {
         MemoryEstimate {
             mapped: bytes(false),
             repacked: bytes(true),
-            kv_cache: (context * self.kv_type.bytes_per_position(c)) as u64,
+            kv_cache: self.kv_type.bytes(c, context) as u64,
             buffers: batch as u64,
             tokenizer: self.tokenizer.as_ref().map_or(0, tokenizer_bytes),
             program: PROGRAM_BYTES,

@@ -58,6 +58,23 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
+    /// Says that these bytes are not needed for now: the system may take back the memory that holds them.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        if let Self::Mapped(file, range) = self {
+            // Whole pages inside the range; what neighbours use stays.
+            const PAGE: usize = 4096;
+            let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+            if start < end {
+                // SAFETY: the map is read-only and backed by a file that nobody writes (see `open`), so dropped pages
+                // come back with the same content when they are read again. A refusal costs memory and nothing else.
+                let _ = unsafe {
+                    file.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+                };
+            }
+        }
+    }
+
     /// The bytes.
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {

@@ -109,7 +109,7 @@ impl StoredType {
             type_name: self.name().to_owned(),
             bytes: bytes.len() as u64,
         };
-        let matrix = WeightMatrix { name, row_type: self.row_type(), rows, cols, bytes: Bytes::Owned(bytes) };
+        let matrix = WeightMatrix::of_rows(name, self.row_type(), rows, cols, Bytes::Owned(bytes));
         (matrix, summary)
     }
 }

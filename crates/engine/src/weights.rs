@@ -1,6 +1,8 @@
 //! The weights of a model, each matrix in the row type that the kernels read.
 
+use kernels::int_tiles::{IntTiles, matmul_int_tiles};
 use kernels::row::RowType;
+use kernels::trits::{Family, Trits, matmul_trits};
 use kernels::{ActivationForm, Activations, MatmulError, Matrix, Team};
 
 use crate::source::Bytes;
@@ -16,23 +18,98 @@ pub struct WeightMatrix {
     pub rows: usize,
     /// Input dimension.
     pub cols: usize,
-    pub(crate) bytes: Bytes,
+    pub(crate) storage: Storage,
+}
+
+/// Where the weights of a matrix are.
+#[derive(Debug, Clone)]
+pub(crate) enum Storage {
+    /// Row by row.
+    Rows(Bytes),
+    /// In tiles of ternary weights.
+    Trits(Trits),
+    /// In tiles of 4- or 8-bit codes.
+    Ints(IntTiles),
 }
 
 impl WeightMatrix {
-    /// The matrix as the kernels take it; refused when the bytes are not those of the shape.
+    /// A matrix stored row by row.
+    pub(crate) fn of_rows(name: String, row_type: RowType, rows: usize, cols: usize, bytes: Bytes) -> Self {
+        Self { name, row_type, rows, cols, storage: Storage::Rows(bytes) }
+    }
+
+    /// The rows as the kernels take them; refused when the bytes are not those of the shape, or in tiles.
     pub fn view(&self) -> Result<Matrix<'_>, MatmulError> {
-        Matrix::new(self.row_type, self.rows, self.cols, self.bytes.as_slice())
+        let bytes = match &self.storage {
+            Storage::Rows(bytes) => bytes.as_slice(),
+            Storage::Trits(_) | Storage::Ints(_) => &[],
+        };
+        Matrix::new(self.row_type, self.rows, self.cols, bytes)
     }
 
     /// Whether it was repacked into memory of its own; otherwise it is read in place from the mapped file.
     pub fn is_owned(&self) -> bool {
-        matches!(self.bytes, Bytes::Owned(_))
+        !matches!(self.storage, Storage::Rows(Bytes::Mapped(..)))
     }
 
     /// Bytes in memory.
     pub fn byte_len(&self) -> usize {
-        self.bytes.as_slice().len()
+        match &self.storage {
+            Storage::Rows(bytes) => bytes.as_slice().len(),
+            Storage::Trits(trits) => trits.byte_len(),
+            Storage::Ints(ints) => ints.byte_len(),
+        }
+    }
+
+    /// Writes row `r` as f32 to `out`, `[cols]`: the look-up of an embedding.
+    pub(crate) fn dequantize_row(&self, r: usize, out: &mut [f32]) -> Result<(), MatmulError> {
+        match &self.storage {
+            Storage::Rows(_) => self.view()?.dequantize_row(r, out),
+            Storage::Trits(trits) => trits.dequantize_row(r, out),
+            Storage::Ints(ints) => ints.dequantize_row(r, out),
+        }
+    }
+
+    /// `out[t] = W x[t]`, out `[tokens, rows]`, the activations in `form`.
+    pub(crate) fn multiply(
+        &self,
+        team: &Team,
+        input: &mut Activations,
+        form: ActivationForm,
+        out: &mut [f32],
+    ) -> Result<(), MatmulError> {
+        match &self.storage {
+            Storage::Trits(trits) => matmul_trits(team, input, &mut [(trits, out)]),
+            Storage::Ints(ints) => matmul_int_tiles(team, input, form, &mut [(ints, out)]),
+            Storage::Rows(_) => kernels::matmul::matmul(team, &self.view()?, input, form, out),
+        }
+    }
+
+    /// Puts the rows into tiles if the processor has kernels for them, and lets go of the rows.
+    fn pack(&mut self, family: Family, threads: usize) {
+        let Storage::Rows(bytes) = &self.storage else { return };
+        let Ok(matrix) = self.view() else { return };
+        let packed = match Trits::pack(&matrix, family, threads) {
+            Some(trits) => Some(Storage::Trits(trits)),
+            None => IntTiles::pack(&matrix, threads).map(Storage::Ints),
+        };
+        if let Some(packed) = packed {
+            bytes.release();
+            self.storage = packed;
+        }
+    }
+
+    /// The first row that holds NaN or infinity.
+    fn find_not_finite(&self) -> Option<usize> {
+        match &self.storage {
+            Storage::Trits(trits) => return trits.scales().iter().position(|scale| !scale.is_finite()),
+            Storage::Ints(ints) => return ints.find_not_finite(),
+            Storage::Rows(_) => {}
+        }
+        let view = self.view().ok()?;
+        let mut row = vec![0.0; self.cols];
+        (0..self.rows)
+            .find(|&r| view.dequantize_row(r, &mut row).is_ok() && row.iter().any(|x| !x.is_finite()))
     }
 }
 
@@ -79,7 +156,7 @@ impl Linear {
         out: &mut [f32],
     ) -> Result<(), MatmulError> {
         let form = mode.form(self.weight.row_type, int8_linear);
-        kernels::matmul::matmul(team, &self.weight.view()?, input, form, out)?;
+        self.weight.multiply(team, input, form, out)?;
         if let Some(bias) = &self.bias {
             out.chunks_exact_mut(self.weight.rows).for_each(|out| kernels::ops::add(out, bias));
         }
@@ -123,6 +200,11 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// The linear layers of the block, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> [&mut Linear; 7] {
+        [&mut self.wq, &mut self.wk, &mut self.wv, &mut self.wo, &mut self.w1, &mut self.w2, &mut self.w3]
+    }
+
     /// All matrices of the block.
     pub fn matrices(&self) -> impl Iterator<Item = &WeightMatrix> {
         self.linears().map(|linear| &linear.weight)
@@ -131,11 +213,6 @@ impl Layer {
     /// All linear layers of the block.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         [&self.wq, &self.wk, &self.wv, &self.wo, &self.w1, &self.w2, &self.w3].into_iter()
-    }
-
-    /// The same, to be changed.
-    pub(crate) fn linears_mut(&mut self) -> [&mut Linear; 7] {
-        [&mut self.wq, &mut self.wk, &mut self.wv, &mut self.wo, &mut self.w1, &mut self.w2, &mut self.w3]
     }
 }
 
@@ -165,14 +242,21 @@ impl Weights {
             .chain(self.wcls.as_ref())
     }
 
+    /// Puts the linear layers into the layouts that the kernels are fastest with, one matrix at a time, so that little
+    /// more than the model itself is in memory.
+    pub(crate) fn pack(&mut self, family: Family, threads: usize) {
+        if family == Family::Reference {
+            return;
+        }
+        for linear in self.layers.iter_mut().flat_map(Layer::linears_mut) {
+            linear.weight.pack(family, threads);
+        }
+        // An embedding that is no classifier is read by the row.
+        self.wcls.as_mut().unwrap_or(&mut self.token_embedding).pack(family, threads);
+    }
+
     /// The first matrix that holds NaN or infinity, with the row: what to name when logits are not finite.
     pub(crate) fn find_not_finite(&self) -> Option<(String, usize)> {
-        self.matrices().find_map(|matrix| {
-            let view = matrix.view().ok()?;
-            let mut row = vec![0.0; matrix.cols];
-            (0..matrix.rows)
-                .find(|&r| view.dequantize_row(r, &mut row).is_ok() && row.iter().any(|x| !x.is_finite()))
-                .map(|r| (matrix.name.clone(), r))
-        })
+        self.matrices().find_map(|matrix| Some((matrix.name.clone(), matrix.find_not_finite()?)))
     }
 }

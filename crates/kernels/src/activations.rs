@@ -1,6 +1,11 @@
 //! The input of a matrix product in the forms that rows of different types want: f32, int8 in blocks of 32,
 //! or int8 with one scale per token.
 
+use crate::dispatch::vector_ops;
+use crate::ops::rms_norm_rows;
+use crate::threads::{Shared, Team};
+use crate::trits::TritInput;
+
 /// Weights or activations that share a scale in the blocked int8 form.
 pub const BLOCK: usize = 32;
 
@@ -26,6 +31,7 @@ pub struct Activations {
     f32: Vec<f32>,
     block: Int8,
     token: Int8,
+    trits: TritInput,
 }
 
 /// int8 activations: value = q * scale of its block (every block of a token has the same scale in the
@@ -41,9 +47,33 @@ pub(crate) struct Int8 {
     pub(crate) sum16: Vec<f32>,
     /// The same per 32, `[tokens, ceil(cols / 32)]`.
     pub(crate) sum32: Vec<f32>,
+    /// Sum of q per 32, `[tokens, ceil(cols / 32)]`.
+    pub(crate) whole: Vec<i32>,
+}
+
+/// Where the int8 form of one token goes: see [`Int8`], without the tokens.
+pub(crate) struct Rounded<'a> {
+    pub(crate) q: &'a mut [i8],
+    pub(crate) scale: &'a mut [f32],
+    pub(crate) sum16: &'a mut [f32],
+    pub(crate) sum32: &'a mut [f32],
+    pub(crate) whole: &'a mut [i32],
 }
 
 impl Activations {
+    /// Makes room for `tokens` rows of up to `cols`, so that no later input allocates.
+    pub fn reserve(&mut self, tokens: usize, cols: usize) {
+        self.f32.reserve(tokens * cols);
+        for form in [&mut self.block, &mut self.token] {
+            let blocks = tokens * cols.div_ceil(BLOCK);
+            form.q.reserve(tokens * cols);
+            form.scale.reserve(blocks);
+            form.sum16.reserve(2 * blocks);
+            form.sum32.reserve(blocks);
+            form.whole.reserve(blocks);
+        }
+    }
+
     /// Takes `x`, shape `[tokens, cols]`, as the new input; the int8 forms of the former one are forgotten.
     pub fn load(&mut self, x: &[f32], tokens: usize, cols: usize) {
         debug_assert_eq!(x.len(), tokens * cols);
@@ -53,6 +83,20 @@ impl Activations {
         self.has_token = false;
         self.f32.clear();
         self.f32.extend_from_slice(x);
+    }
+
+    /// Takes the norms ([`crate::ops::rms_norm`]) of the rows of `x`, shape `[tokens, cols]`, as the new input.
+    ///
+    /// # Panics
+    /// When lengths do not fit.
+    pub fn load_normed(&mut self, team: &Team, x: &[f32], cols: usize, weight: Option<&[f32]>, eps: f32) {
+        self.tokens = x.len() / cols;
+        self.cols = cols;
+        self.has_block = false;
+        self.has_token = false;
+        // Not cleared first: every element is written.
+        self.f32.resize(x.len(), 0.0);
+        rms_norm_rows(team, x, cols, weight, eps, &mut self.f32);
     }
 
     /// Replaces the input by what its token-wise int8 form stands for, so that the f32 path computes BitNet's
@@ -71,14 +115,23 @@ impl Activations {
 
     /// Computes a form if it is not there yet.
     pub fn ensure(&mut self, form: ActivationForm) {
+        self.ensure_by(None, form);
+    }
+
+    /// [`Activations::ensure`], tokens shared among the team.
+    pub fn ensure_on(&mut self, team: &Team, form: ActivationForm) {
+        self.ensure_by(Some(team), form);
+    }
+
+    fn ensure_by(&mut self, team: Option<&Team>, form: ActivationForm) {
         match form {
             ActivationForm::F32 => {}
             ActivationForm::Int8Block if !self.has_block => {
-                self.block.quantize(&self.f32, self.tokens, self.cols, form);
+                self.block.quantize(team, &self.f32, self.tokens, self.cols, form);
                 self.has_block = true;
             }
             ActivationForm::Int8Token if !self.has_token => {
-                self.token.quantize(&self.f32, self.tokens, self.cols, form);
+                self.token.quantize(team, &self.f32, self.tokens, self.cols, form);
                 self.has_token = true;
             }
             ActivationForm::Int8Block | ActivationForm::Int8Token => {}
@@ -104,51 +157,57 @@ impl Activations {
         if form == ActivationForm::Int8Token { &self.token } else { &self.block }
     }
 
+    /// What ternary tiles have made of the token-wise int8 form.
+    pub(crate) fn trits(&self) -> &TritInput {
+        &self.trits
+    }
+
+    /// The same to be filled, with the int8 form.
+    pub(crate) fn trits_mut(&mut self) -> (&mut TritInput, &Int8) {
+        (&mut self.trits, &self.token)
+    }
+
     pub(crate) fn blocks(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }
 }
 
+/// What rounding an element costs beside a multiply-add of a matrix product.
+const QUANTIZE_WORK: usize = 2;
+
 impl Int8 {
-    fn quantize(&mut self, x: &[f32], tokens: usize, cols: usize, form: ActivationForm) {
+    fn quantize(&mut self, team: Option<&Team>, x: &[f32], tokens: usize, cols: usize, form: ActivationForm) {
         let blocks = cols.div_ceil(BLOCK);
         self.q.resize(tokens * cols, 0);
         self.scale.resize(tokens * blocks, 0.0);
         self.sum16.resize(tokens * blocks * 2, 0.0);
         self.sum32.resize(tokens * blocks, 0.0);
+        self.whole.resize(tokens * blocks, 0);
         let by_token = form == ActivationForm::Int8Token;
-        for t in 0..tokens {
-            let x = &x[t * cols..][..cols];
-            let token_multiplier = 127.0 / absmax(x).max(1e-5);
-            let q = &mut self.q[t * cols..][..cols];
-            let scale = &mut self.scale[t * blocks..][..blocks];
-            let sums = &mut self.sum16[t * blocks * 2..][..blocks * 2];
-            for (b, (x, q)) in x.chunks(BLOCK).zip(q.chunks_mut(BLOCK)).enumerate() {
-                let (multiplier, exact) = match (by_token, absmax(x)) {
-                    (true, _) => (token_multiplier, 1.0 / token_multiplier),
-                    (false, 0.0) => (0.0, 0.0),
-                    (false, max) => (127.0 / max, max / 127.0),
-                };
-                for (q, &x) in q.iter_mut().zip(x) {
-                    // A cast saturates and turns NaN into 0: no input can leave the range.
-                    *q = (x * multiplier).round_ties_even().clamp(-127.0, 127.0) as i8;
+        let (q, scale) = (Shared::new(&mut self.q), Shared::new(&mut self.scale));
+        let (sum16, sum32) = (Shared::new(&mut self.sum16), Shared::new(&mut self.sum32));
+        let whole = Shared::new(&mut self.whole);
+        let row = |t: usize| {
+            let (x, of_blocks) = (&x[t * cols..][..cols], t * blocks..(t + 1) * blocks);
+            let halves = 2 * of_blocks.start..2 * of_blocks.end;
+            // SAFETY: each token is taken once, and the rows of tokens do not overlap.
+            let out = unsafe {
+                Rounded {
+                    q: q.slice(t * cols..(t + 1) * cols),
+                    scale: scale.slice(of_blocks.clone()),
+                    sum16: sum16.slice(halves),
+                    sum32: sum32.slice(of_blocks.clone()),
+                    whole: whole.slice(of_blocks),
                 }
-                scale[b] = exact;
-                sums[b * 2..b * 2 + 2].fill(0.0);
-                let mut whole = 0;
-                for (half, q) in q.chunks(BLOCK / 2).enumerate() {
-                    let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
-                    sums[b * 2 + half] = sum as f32 * exact;
-                    whole += sum;
-                }
-                self.sum32[t * blocks + b] = whole as f32 * exact;
-            }
+            };
+            // SAFETY: `vector_ops()` gives only functions that this processor can run.
+            unsafe { (vector_ops().quantize)(x, by_token, out) };
+        };
+        match team {
+            Some(team) => team.split(tokens, 1, x.len() * QUANTIZE_WORK, &|tokens| tokens.for_each(row)),
+            None => (0..tokens).for_each(row),
         }
     }
-}
-
-fn absmax(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |m, x| if x.abs() > m { x.abs() } else { m })
 }
 
 #[cfg(test)]

@@ -2,11 +2,15 @@
 
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
-use crate::arch::avx2;
+use crate::arch::ops_scalar;
 use crate::arch::scalar;
+use crate::arch::vector_ops::VectorOps;
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{avx2, avx512, ops_avx2, ops_avx512};
 use crate::codec::UnpackedRow;
+use crate::int_tiles::IntKernel;
 use crate::row::RowType;
+use crate::trits::TritKernels;
 
 /// An instruction set that this build has kernels for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 of 2013 and later: AVX2, FMA, F16C.
     Avx2,
+    /// x86-64 of 2019 (Ice Lake), 2022 (Zen 4) and later: AVX-512 F, BW, DQ, VL, VBMI, VNNI.
+    Avx512,
 }
 
 impl Isa {
@@ -23,6 +29,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
         }
     }
 }
@@ -41,10 +48,10 @@ pub(crate) struct Kernels {
     pub(crate) gemm_int8_block: unsafe fn(&BlockRow<'_>, &BlockInput<'_>, &mut [f32]),
     /// One row against all tokens, integers only: `out[t] = sum of w[i] * xs[t][i]`, w in {-1, 0, 1}.
     pub(crate) gemm_ternary: unsafe fn(&[i8], &[i8], &mut [i32]),
-    /// `a . b` with b in f16.
-    pub(crate) dot_f16: unsafe fn(&[f32], &[u16]) -> f32,
-    /// `out += a * v` with v in f16.
-    pub(crate) axpy_f16: unsafe fn(f32, &[u16], &mut [f32]),
+    /// Ternary tiles, where this instruction set is faster with them than with rows.
+    pub(crate) trits: Option<&'static TritKernels>,
+    /// Tiles of 4- and 8-bit codes, likewise.
+    pub(crate) int_tiles: Option<IntKernel>,
 }
 
 /// An unpacked row in the shape that [`Kernels::gemm_int8_block`] takes.
@@ -77,13 +84,31 @@ pub(crate) fn kernels() -> &'static Kernels {
     })
 }
 
+/// Whether this processor can run AVX2's table.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+/// Whether this processor can run AVX-512's table.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
 /// All tables that this processor can run, the best last.
 pub(crate) fn available() -> Vec<&'static Kernels> {
     let mut tables = vec![&scalar::KERNELS];
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
     {
-        tables.push(&avx2::KERNELS);
+        tables.extend(has_avx2().then_some(&avx2::KERNELS));
+        tables.extend(has_avx512().then_some(&avx512::KERNELS));
     }
     tables
 }
@@ -96,4 +121,24 @@ pub fn isa() -> Isa {
 /// All instruction sets that this processor can run, the best last.
 pub fn isas() -> Vec<Isa> {
     available().into_iter().map(|kernels| kernels.isa).collect()
+}
+
+/// As [`kernels`], for everything that is no matrix product.
+pub(crate) fn vector_ops() -> &'static VectorOps {
+    static CHOSEN: OnceLock<&'static VectorOps> = OnceLock::new();
+    CHOSEN.get_or_init(|| {
+        let isa = kernels().isa;
+        available_vector_ops().into_iter().rfind(|k| k.isa == isa).unwrap_or(&ops_scalar::VECTOR_OPS)
+    })
+}
+
+/// As [`available`].
+pub(crate) fn available_vector_ops() -> Vec<&'static VectorOps> {
+    let mut tables = vec![&ops_scalar::VECTOR_OPS];
+    #[cfg(target_arch = "x86_64")]
+    {
+        tables.extend(has_avx2().then_some(&ops_avx2::VECTOR_OPS));
+        tables.extend(has_avx512().then_some(&ops_avx512::VECTOR_OPS));
+    }
+    tables
 }

@@ -5,6 +5,7 @@
 //! result does not depend on the number of threads or on the batch.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use thiserror::Error;
@@ -140,16 +141,37 @@ thread_local! {
 const TILE_ROWS: usize = 4;
 
 /// The output, `[tokens, rows]`, shared by threads that write disjoint columns.
-struct Columns {
+pub(crate) struct Columns<'a> {
     out: *mut f32,
     rows: usize,
     tokens: usize,
+    borrowed: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: `matmul` gives each thread its own range of rows, and `write` stores only into those columns.
-unsafe impl Sync for Columns {}
+// SAFETY: each thread gets its own range of rows, and the writing functions store only into those columns.
+unsafe impl Sync for Columns<'_> {}
 
-impl Columns {
+impl<'a> Columns<'a> {
+    /// Shares `out`, `[tokens, rows]`.
+    pub(crate) fn new(out: &'a mut [f32], rows: usize, tokens: usize) -> Self {
+        assert_eq!(out.len(), tokens * rows);
+        Self { out: out.as_mut_ptr(), rows, tokens, borrowed: PhantomData }
+    }
+
+    /// Stores `values` as columns `first..` of token `t`.
+    ///
+    /// # Safety
+    /// No other thread writes these columns at the same time.
+    pub(crate) unsafe fn write_token(&self, t: usize, first: usize, values: &[f32]) {
+        assert!(t < self.tokens && first + values.len() <= self.rows);
+        // SAFETY: the assertion keeps the range inside the `tokens * rows` floats whose unique borrow `self` holds, and
+        // the caller keeps other threads away.
+        unsafe {
+            let to = self.out.add(t * self.rows + first);
+            to.copy_from_nonoverlapping(values.as_ptr(), values.len());
+        }
+    }
+
     /// Stores `tile`, `[n, tokens]`, as columns `first..first + n`.
     ///
     /// # Safety
@@ -158,7 +180,7 @@ impl Columns {
         for (i, row) in tile.chunks_exact(self.tokens).enumerate() {
             for (t, &value) in row.iter().enumerate() {
                 // SAFETY: t < tokens and first + i < rows, so the index lies inside the `tokens * rows`
-                // floats whose unique borrow `matmul` holds.
+                // floats whose unique borrow `self` holds.
                 unsafe { *self.out.add(t * self.rows + first + i) = value };
             }
         }
@@ -193,7 +215,7 @@ pub fn matmul(
     }
     input.ensure(form);
     let (input, kernels) = (&*input, kernels());
-    let columns = Columns { out: out.as_mut_ptr(), rows: w.rows, tokens };
+    let columns = Columns::new(out, w.rows, tokens);
     let work = w.rows.saturating_mul(w.cols).saturating_mul(tokens);
     team.split(w.rows, TILE_ROWS, work, &|range| {
         SCRATCH.with_borrow_mut(|scratch| match form {
@@ -213,7 +235,7 @@ fn rows_f32(
     input: &Activations,
     range: Range<usize>,
     scratch: &mut Scratch,
-    columns: &Columns,
+    columns: &Columns<'_>,
 ) {
     scratch.rows_f32.resize(TILE_ROWS * w.cols, 0.0);
     scratch.out.resize(TILE_ROWS * columns.tokens, 0.0);
@@ -238,7 +260,7 @@ fn rows_ternary(
     input: &Activations,
     range: Range<usize>,
     scratch: &mut Scratch,
-    columns: &Columns,
+    columns: &Columns<'_>,
 ) {
     let x = input.int8(ActivationForm::Int8Token);
     scratch.integers.resize(columns.tokens, 0);
@@ -265,7 +287,7 @@ fn rows_block(
     form: ActivationForm,
     range: Range<usize>,
     scratch: &mut Scratch,
-    columns: &Columns,
+    columns: &Columns<'_>,
 ) {
     let x = input.int8(form);
     scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);

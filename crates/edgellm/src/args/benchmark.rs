@@ -46,6 +46,9 @@ pub(crate) struct BenchmarkArgs {
     /// Numbers of tokens that are generated; 128 by default
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = positive)]
     pub(crate) decode_lengths: Option<Vec<usize>>,
+    /// Numbers of sequences that are generated together, as long as the longest of --decode-lengths; 1 by default
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = positive)]
+    pub(crate) batch_sizes: Option<Vec<usize>>,
     /// Tokens that stand in the context before those that are generated
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) depth: usize,

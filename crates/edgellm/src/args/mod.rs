@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
-pub(crate) use model::{Activations, I2s, KvCache, ModelArgs, RunArgs, SamplingArgs};
+pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]

@@ -30,6 +30,9 @@ pub(crate) struct RunArgs {
     /// How the inputs of quantized matrices are rounded
     #[arg(long, value_enum, default_value_t = Activations::Int8, value_name = "TYPE")]
     pub(crate) activations: Activations,
+    /// Which kernels multiply the weights
+    #[arg(long, value_enum, default_value_t = Kernel::Auto, value_name = "FAMILY")]
+    pub(crate) kernel: Kernel,
     /// How I2_S tensors of a GGUF file are arranged, which the file does not say
     #[arg(long, value_enum, value_name = "LAYOUT")]
     pub(crate) i2s: Option<I2s>,
@@ -50,6 +53,19 @@ pub(crate) enum Activations {
     F32,
     /// 8 bits and a scale for quantized rows
     Int8,
+}
+
+/// Families of kernels.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Kernel {
+    /// What measured fastest
+    Auto,
+    /// Ternary weights by tables of partial sums, without multiplication
+    Lookup,
+    /// Ternary weights by dot-product instructions
+    Multiply,
+    /// Row by row, as the file has them
+    Reference,
 }
 
 /// Builds of bitnet.cpp.

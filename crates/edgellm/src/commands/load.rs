@@ -6,9 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use engine::sampler::Sampling;
-use engine::{ActivationMode, I2sLayout, KvType, LoadOptions, Model};
+use engine::{ActivationMode, I2sLayout, KernelFamily, KvType, LoadOptions, Model};
 
-use crate::args::{Activations, I2s, KvCache, ModelArgs, RunArgs, SamplingArgs};
+use crate::args::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 use crate::output;
 use crate::resolve;
 
@@ -41,6 +41,12 @@ pub(super) fn options(run: &RunArgs, chat_template: Option<String>) -> LoadOptio
         activations: match run.activations {
             Activations::F32 => ActivationMode::F32,
             Activations::Int8 => ActivationMode::Int8,
+        },
+        kernel: match run.kernel {
+            Kernel::Auto => KernelFamily::Auto,
+            Kernel::Lookup => KernelFamily::Lookup,
+            Kernel::Multiply => KernelFamily::Multiply,
+            Kernel::Reference => KernelFamily::Reference,
         },
         i2s_layout: run.i2s.map(i2s_layout),
     }

@@ -121,7 +121,7 @@ pub(crate) fn matrix(
         (Layout::Int4Run { first }, _) => tensor.int4_run(tensor.index(first)?)?,
         (Layout::Int8Groups { group }, _) => tensor.int8_groups(tensor.index(group)?)?,
     };
-    Ok(WeightMatrix { name: info.name.clone(), row_type, rows, cols, bytes })
+    Ok(WeightMatrix::of_rows(info.name.clone(), row_type, rows, cols, bytes))
 }
 
 /// A vector of f32, whatever floating-point type the file has; NaN and infinity are refused.

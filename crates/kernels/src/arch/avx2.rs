@@ -11,15 +11,18 @@ use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
 use crate::row::RowType;
 
-pub(crate) static KERNELS: Kernels = Kernels {
+pub(crate) static KERNELS: Kernels = TABLE;
+
+/// The table, for newer instruction sets to build on.
+pub(crate) const TABLE: Kernels = Kernels {
     isa: Isa::Avx2,
     unpack_row,
     dequantize_row,
     gemm_f32,
     gemm_int8_block,
     gemm_ternary,
-    dot_f16,
-    axpy_f16,
+    trits: None,
+    int_tiles: None,
 };
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -60,13 +63,6 @@ fn store_f32(x: &mut [f32; 8], v: __m256) {
 fn load_i8(x: &[i8; 32]) -> __m256i {
     // SAFETY: the reference covers the 32 bytes that an unaligned load reads.
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn load_f16(x: &[u16; 8]) -> __m256 {
-    // SAFETY: the reference covers the 16 bytes that an unaligned load reads.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
 }
 
 #[inline]
@@ -251,31 +247,5 @@ fn gemm_ternary(row: &[i8], xs: &[i8], out: &mut [i32]) {
     }
     for (i, out) in rest.iter_mut().enumerate() {
         [*out] = tile_ternary(row, [x(first_rest + i)]);
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot_f16(a: &[f32], b: &[u16]) -> f32 {
-    let (a8, a_tail) = a.as_chunks::<8>();
-    let (b8, b_tail) = b.as_chunks::<8>();
-    let mut sum = _mm256_setzero_ps();
-    for (a, b) in a8.iter().zip(b8) {
-        sum = _mm256_fmadd_ps(load_f32(a), load_f16(b), sum);
-    }
-    let tail = a_tail.iter().zip(b_tail).map(|(a, &b)| a * half::f16::from_bits(b).to_f32()).sum::<f32>();
-    sum_f32(sum) + tail
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn axpy_f16(a: f32, v: &[u16], out: &mut [f32]) {
-    let factor = _mm256_set1_ps(a);
-    let (v8, v_tail) = v.as_chunks::<8>();
-    let (out8, out_tail) = out.as_chunks_mut::<8>();
-    for (v, out) in v8.iter().zip(out8) {
-        let sum = _mm256_fmadd_ps(factor, load_f16(v), load_f32(out));
-        store_f32(out, sum);
-    }
-    for (&v, out) in v_tail.iter().zip(out_tail) {
-        *out += a * half::f16::from_bits(v).to_f32();
     }
 }

@@ -3,7 +3,6 @@
 use crate::activations::BLOCK;
 use crate::codec;
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
-use half::f16;
 
 pub(crate) static KERNELS: Kernels = Kernels {
     isa: Isa::Scalar,
@@ -12,8 +11,8 @@ pub(crate) static KERNELS: Kernels = Kernels {
     gemm_f32,
     gemm_int8_block,
     gemm_ternary,
-    dot_f16,
-    axpy_f16,
+    trits: None,
+    int_tiles: None,
 };
 
 /// Independent sums of a dot product: enough for the compiler to use vectors of any baseline.
@@ -70,14 +69,4 @@ fn gemm_ternary(row: &[i8], xs: &[i8], out: &mut [i32]) {
 
 pub(crate) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
-}
-
-fn dot_f16(a: &[f32], b: &[u16]) -> f32 {
-    a.iter().zip(b).map(|(a, &b)| a * f16::from_bits(b).to_f32()).sum()
-}
-
-fn axpy_f16(a: f32, v: &[u16], out: &mut [f32]) {
-    for (out, &v) in out.iter_mut().zip(v) {
-        *out += a * f16::from_bits(v).to_f32();
-    }
 }

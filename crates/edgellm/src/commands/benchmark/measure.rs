@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use engine::machine::ReadBandwidth;
 use engine::sampler::{Sampler, Sampling};
-use engine::{Model, Sequence};
+use engine::{Batch, LogitsOf, Model, Sequence, Slot};
 
 use crate::commands::system;
 use crate::output;
@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) decode_lengths: Vec<usize>,
     /// Tokens in the context before those that are generated.
     pub(super) depth: usize,
+    /// Numbers of sequences that are generated together, as long as the longest decode.
+    pub(super) batch_sizes: Vec<usize>,
     /// Rounds.
     pub(super) repeat: usize,
     /// Megabytes that are read to measure the bandwidth.
@@ -36,8 +38,12 @@ impl Plan {
     /// Positions that the longest run takes. Decoding begins with a token that is given.
     fn context(&self) -> usize {
         let prompt = self.prompt_lengths.iter().copied().max().unwrap_or(0);
-        let decode = self.decode_lengths.iter().copied().max().unwrap_or(0);
-        prompt.max(self.depth.saturating_add(decode))
+        prompt.max(self.depth.saturating_add(self.longest_decode()))
+    }
+
+    /// The most tokens that are generated at once.
+    pub(super) fn longest_decode(&self) -> usize {
+        self.decode_lengths.iter().copied().max().unwrap_or(0)
     }
 }
 
@@ -48,6 +54,8 @@ pub(super) struct Measured {
     pub(super) prefill: Vec<Vec<f64>>,
     /// Tokens a second of each number of generated tokens, in the plan's order.
     pub(super) decode: Vec<Vec<f64>>,
+    /// Tokens a second, of all sequences together, of each number of sequences, in the plan's order.
+    pub(super) batch: Vec<Vec<f64>>,
     /// Seconds from the first prompt length's start to its first token.
     pub(super) ttft: Vec<f64>,
     /// Seconds between tokens, of all rounds of the longest decode in the order in which they came.
@@ -73,9 +81,10 @@ pub(super) fn measure(model: &Model, plan: &Plan) -> Result<Measured> {
     let mut measured = Measured {
         prefill: vec![Vec::new(); plan.prompt_lengths.len()],
         decode: vec![Vec::new(); plan.decode_lengths.len()],
+        batch: vec![Vec::new(); plan.batch_sizes.len()],
         ..Measured::default()
     };
-    let longest = plan.decode_lengths.iter().copied().max();
+    let longest = plan.longest_decode();
     let progress = output::step_progress()?;
     progress.set_length(plan.repeat as u64);
     let mut memory = None;
@@ -92,9 +101,14 @@ pub(super) fn measure(model: &Model, plan: &Plan) -> Result<Measured> {
             progress.set_message(format!("decode {length}"));
             let gaps = runner.decode(plan.depth, length)?;
             measured.decode[i].push(length as f64 / gaps.iter().sum::<f64>());
-            if Some(length) == longest {
+            if length == longest {
                 measured.gaps.extend(gaps);
             }
+        }
+        for (i, &sequences) in plan.batch_sizes.iter().enumerate() {
+            progress.set_message(format!("{sequences} sequences"));
+            let time = runner.batch(sequences, longest)?;
+            measured.batch[i].push((sequences * longest) as f64 / time.as_secs_f64());
         }
         // What follows takes memory of its own, and every later round needs no more than this one.
         if round == 0 {
@@ -155,6 +169,26 @@ impl Runner<'_> {
             last = now;
         }
         Ok(gaps)
+    }
+
+    /// Generates `length` tokens of so many sequences together, each beginning with a token of its own.
+    fn batch(&mut self, sequences: usize, length: usize) -> Result<Duration> {
+        let vocab_size = self.model.config.vocab_size;
+        let mut batch = Batch::new(self.model, sequences, length);
+        let mut next = self.ids(sequences);
+        let mut caches = Vec::with_capacity(sequences);
+        for _ in 0..sequences {
+            caches.push(self.model.cache(length.max(1))?);
+        }
+        let started = Instant::now();
+        for _ in 0..length {
+            let ids = next.chunks(1);
+            let slot = |(cache, ids)| Slot { cache, ids, logits: LogitsOf::Last };
+            let mut slots: Vec<Slot<'_>> = caches.iter_mut().zip(ids).map(slot).collect();
+            let logits = batch.forward(&mut slots)?;
+            next = logits.chunks_exact(vocab_size).map(|logits| self.greedy.sample(logits)).collect();
+        }
+        Ok(started.elapsed())
     }
 
     /// Ids from all over the vocabulary, always the same.

@@ -25,6 +25,7 @@ use report::{Report, rounded};
 /// Lengths unless the user says otherwise: those that other engines' tools report.
 const PROMPT_LENGTHS: [usize; 2] = [128, 512];
 const DECODE_LENGTHS: [usize; 1] = [128];
+const BATCH_SIZES: [usize; 1] = [1];
 
 /// Tokens of a chunk for the perplexity: llama.cpp's.
 const PERPLEXITY_CONTEXT: usize = 512;
@@ -98,6 +99,7 @@ fn plan(args: &BenchmarkArgs, seq_len: usize) -> Plan {
         prompt_lengths: lengths(&args.prompt_lengths, &PROMPT_LENGTHS),
         decode_lengths: lengths(&args.decode_lengths, &DECODE_LENGTHS),
         depth: args.depth,
+        batch_sizes: lengths(&args.batch_sizes, &BATCH_SIZES),
         repeat: args.repeat,
         bandwidth_mb: args.bandwidth_mb,
     }

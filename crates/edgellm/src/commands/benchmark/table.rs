@@ -17,6 +17,7 @@ pub(super) fn print(report: &Report, plan: &Plan, measured: &Measured, out: &mut
     for (what, medians, lengths, runs) in [
         ("prefill", &report.prefill_tok_s, &plan.prompt_lengths, &measured.prefill),
         ("decode", &report.decode_tok_s, &plan.decode_lengths, &measured.decode),
+        ("sequences", &report.batch_tok_s, &plan.batch_sizes, &measured.batch),
     ] {
         for (length, runs) in lengths.iter().zip(runs) {
             let speed = medians.get(length).copied().unwrap_or_default();

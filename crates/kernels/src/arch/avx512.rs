@@ -1,0 +1,458 @@
+//! AVX-512 F, BW, VL, VBMI and VNNI: x86-64 of 2019 (Ice Lake) and 2022 (Zen 4) and later.
+//!
+//! What this file does not replace is AVX2's. The kernels of the [`crate::trits`] tiles are written here twice: by lookup
+//! (`vpermi2b` splits a byte of five trits into two indices, `vpermw` turns each index into a partial sum that stands in a
+//! table: nothing is multiplied), and by multiply-add (`vpdpbusd`), which pays when several tokens share the decoded trits.
+
+use std::arch::x86_64::*;
+
+use crate::arch::avx2;
+use crate::dispatch::{Isa, Kernels};
+use crate::int_tiles::{Halves, IntInput, IntTile, Width};
+use crate::trits::{
+    BYTES_PER_BLOCK, COLS_PER_BLOCK, LINE, Line, PLANES, TILE_ROWS, Table, TritKernels, digits_of_byte,
+};
+
+pub(crate) static KERNELS: Kernels =
+    Kernels { isa: Isa::Avx512, trits: Some(&TRITS), int_tiles: Some(int_tile), ..avx2::TABLE };
+
+static TRITS: TritKernels = TritKernels { tables, lookup, multiply };
+
+/// Blocks whose partial sums fit into 16 bits: 12 * 20 columns * 127 = 30480.
+const BLOCKS_IN_16_BITS: usize = i16::MAX as usize / (COLS_PER_BLOCK * 127);
+
+/// Bytes ahead of the one in work that are asked for; measured: 0.5 to 4 kB do equally well.
+const PREFETCH: usize = 2048;
+
+/// What a byte of five trits becomes: index of its first three digits, index of its last two, and for the
+/// multiply-add family the same digits as 2-bit fields.
+struct Split {
+    first: [u8; 256],
+    last: [u8; 256],
+    first_fields: [u8; 256],
+    last_fields: [u8; 256],
+}
+
+const fn split_tables() -> Split {
+    let mut split = Split { first: [0; 256], last: [0; 256], first_fields: [0; 256], last_fields: [0; 256] };
+    let mut byte = 0;
+    while byte < 256 {
+        let d = digits_of_byte(byte as u8);
+        split.first[byte] = d[0] * 9 + d[1] * 3 + d[2];
+        split.last[byte] = d[3] * 3 + d[4];
+        split.first_fields[byte] = d[0] | d[1] << 2 | d[2] << 4;
+        split.last_fields[byte] = d[3] | d[4] << 2;
+        byte += 1;
+    }
+    split
+}
+
+static SPLIT: Split = split_tables();
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(line: &Line) -> __m512i {
+    // SAFETY: the reference covers the 64 bytes that the load reads.
+    unsafe { _mm512_loadu_si512(line.0.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_table(table: &Table) -> __m512i {
+    // SAFETY: the reference covers the 64 bytes that the load reads.
+    unsafe { _mm512_loadu_si512(table.0.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_i32(out: &mut [i32; 16], v: __m512i) {
+    // SAFETY: the reference covers the 64 bytes that the store writes.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+}
+
+/// A table of 256 bytes in four registers.
+#[derive(Clone, Copy)]
+struct Bytes256([__m512i; 4]);
+
+impl Bytes256 {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(table: &[u8; 256]) -> Self {
+        let quarters = table.as_chunks::<LINE>().0;
+        // SAFETY: each quarter is 64 bytes, which is what a load reads.
+        let quarter = |i: usize| unsafe { _mm512_loadu_si512(quarters[i].as_ptr().cast()) };
+        Self([quarter(0), quarter(1), quarter(2), quarter(3)])
+    }
+
+    /// `table[byte]` for the 64 bytes of `v`; `upper`: the bytes with the highest bit set.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    fn look_up(self, v: __m512i, upper: __mmask64) -> __m512i {
+        let Self([a, b, c, d]) = self;
+        let low = _mm512_permutex2var_epi8(a, v, b);
+        let high = _mm512_permutex2var_epi8(c, v, d);
+        _mm512_mask_blend_epi8(upper, low, high)
+    }
+}
+
+/// Lanes of a table of three digits (27 entries, then of no meaning) where digit `i` is 0, and where it is 2.
+const fn lanes_of(digits: u32, i: u32, value: u32) -> u32 {
+    let (mut mask, mut lane) = (0, 0);
+    while lane < 3u32.pow(digits) {
+        if lane / 3u32.pow(digits - 1 - i) % 3 == value {
+            mask |= 1 << lane;
+        }
+        lane += 1;
+    }
+    mask
+}
+
+/// Sums of all patterns of `DIGITS` trits with the activations `x`, by adding and subtracting.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pattern_sums<const DIGITS: usize>(x: [i8; DIGITS], minus: [u32; DIGITS], plus: [u32; DIGITS]) -> __m512i {
+    let mut sums = _mm512_setzero_si512();
+    for i in 0..DIGITS {
+        let x = _mm512_set1_epi16(i16::from(x[i]));
+        sums = _mm512_mask_sub_epi16(sums, minus[i], sums, x);
+        sums = _mm512_mask_add_epi16(sums, plus[i], sums, x);
+    }
+    sums
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn tables(x: &[i8], tables: &mut [Table]) {
+    const MINUS3: [u32; 3] = [lanes_of(3, 0, 0), lanes_of(3, 1, 0), lanes_of(3, 2, 0)];
+    const PLUS3: [u32; 3] = [lanes_of(3, 0, 2), lanes_of(3, 1, 2), lanes_of(3, 2, 2)];
+    const MINUS2: [u32; 2] = [lanes_of(2, 0, 0), lanes_of(2, 1, 0)];
+    const PLUS2: [u32; 2] = [lanes_of(2, 0, 2), lanes_of(2, 1, 2)];
+    let blocks = x.as_chunks::<COLS_PER_BLOCK>().0;
+    for (x, tables) in blocks.iter().zip(tables.as_chunks_mut::<{ 2 * BYTES_PER_BLOCK }>().0) {
+        for (j, tables) in tables.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let first = pattern_sums([x[j], x[4 + j], x[8 + j]], MINUS3, PLUS3);
+            let last = pattern_sums([x[12 + j], x[16 + j]], MINUS2, PLUS2);
+            for (table, sums) in tables.iter_mut().zip([first, last]) {
+                // SAFETY: the reference covers the 64 bytes that the store writes.
+                unsafe { _mm512_storeu_si512(table.0.as_mut_ptr().cast(), sums) };
+            }
+        }
+    }
+}
+
+/// One token against tiles of 32 rows that lie one behind the other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn lookup(tiles: &[Line], tables: &[Table], sums: &mut [[i32; TILE_ROWS]]) {
+    let lines = tables.len() / 4;
+    let tile = |n: usize| &tiles[n * lines..][..lines];
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    let first_rest = fours.len() * 4;
+    for (i, sums) in fours.iter_mut().enumerate() {
+        let n = i * 4;
+        *sums = lookup_tiles([tile(n), tile(n + 1), tile(n + 2), tile(n + 3)], tables);
+    }
+    for (i, sums) in rest.iter_mut().enumerate() {
+        [*sums] = lookup_tiles([tile(first_rest + i)], tables);
+    }
+}
+
+/// `N` tiles share the loads of the tables, and are `N` streams for the memory.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn lookup_tiles<const N: usize>(tiles: [&[Line]; N], tables: &[Table]) -> [[i32; TILE_ROWS]; N] {
+    let (first, last) = (Bytes256::load(&SPLIT.first), Bytes256::load(&SPLIT.last));
+    let mut low = [_mm512_setzero_si512(); N];
+    let mut high = [_mm512_setzero_si512(); N];
+    let tables = tables.as_chunks::<4>().0;
+    // The length that the compiler can see: no check inside the loop.
+    let tiles = tiles.map(|tile| &tile[..tables.len()]);
+    let step = 2 * BLOCKS_IN_16_BITS;
+    let mut start = 0;
+    while start < tables.len() {
+        let end = (start + step).min(tables.len());
+        let mut sums16 = [_mm512_setzero_si512(); N];
+        for line in start..end {
+            let table = [0, 1, 2, 3].map(|i: usize| load_table(&tables[line][i]));
+            for n in 0..N {
+                let weights = &tiles[n][line];
+                // A hint: no address is wrong.
+                _mm_prefetch::<_MM_HINT_T1>(weights.0.as_ptr().wrapping_add(PREFETCH).cast());
+                let v = load(weights);
+                let upper = _mm512_movepi8_mask(v);
+                // vpermw takes the low five bits of each 16-bit lane: the even bytes as they are, the odd ones shifted.
+                let (a, b) = (first.look_up(v, upper), last.look_up(v, upper));
+                let even = _mm512_add_epi16(
+                    _mm512_permutexvar_epi16(a, table[0]),
+                    _mm512_permutexvar_epi16(b, table[1]),
+                );
+                let odd = _mm512_add_epi16(
+                    _mm512_permutexvar_epi16(_mm512_srli_epi16::<8>(a), table[2]),
+                    _mm512_permutexvar_epi16(_mm512_srli_epi16::<8>(b), table[3]),
+                );
+                sums16[n] = _mm512_add_epi16(sums16[n], _mm512_add_epi16(even, odd));
+            }
+        }
+        for n in 0..N {
+            let lower = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums16[n]));
+            let upper = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64::<1>(sums16[n]));
+            low[n] = _mm512_add_epi32(low[n], lower);
+            high[n] = _mm512_add_epi32(high[n], upper);
+        }
+        start = end;
+    }
+    let mut out = [[0; TILE_ROWS]; N];
+    for n in 0..N {
+        let [rows0, rows16] = out[n].as_chunks_mut::<16>().0 else { continue };
+        store_i32(rows0, low[n]);
+        store_i32(rows16, high[n]);
+    }
+    out
+}
+
+/// Decodes a tile into digits that `vpdpbusd` takes: per four columns two lines, rows 0-3, 8-11, 16-19, 24-27 and the
+/// others, a row's four digits beside each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn decode(tile: &[Line], digits: &mut [[Line; 2]]) {
+    let first = Bytes256::load(&SPLIT.first_fields);
+    let last = Bytes256::load(&SPLIT.last_fields);
+    let field = _mm512_set1_epi8(3);
+    for (lines, digits) in tile.as_chunks::<2>().0.iter().zip(digits.as_chunks_mut::<PLANES>().0) {
+        let (v0, v1) = (load(&lines[0]), load(&lines[1]));
+        for (half, v) in
+            [_mm512_unpacklo_epi16(v0, v1), _mm512_unpackhi_epi16(v0, v1)].into_iter().enumerate()
+        {
+            let upper = _mm512_movepi8_mask(v);
+            let (a, b) = (first.look_up(v, upper), last.look_up(v, upper));
+            let planes =
+                [a, _mm512_srli_epi16::<2>(a), _mm512_srli_epi16::<4>(a), b, _mm512_srli_epi16::<2>(b)];
+            for (digits, plane) in digits.iter_mut().zip(planes) {
+                let plane = _mm512_and_si512(plane, field);
+                // SAFETY: the reference covers the 64 bytes that the store writes.
+                unsafe { _mm512_storeu_si512(digits[half].0.as_mut_ptr().cast(), plane) };
+            }
+        }
+    }
+}
+
+/// Several tokens against one tile.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
+fn multiply(
+    tile: &[Line],
+    xs: &[i8],
+    minus_sums: &[i32],
+    digits: &mut [[Line; 2]],
+    sums: &mut [[i32; TILE_ROWS]],
+) {
+    decode(tile, digits);
+    let digits = &*digits;
+    let cols = digits.len() * 4;
+    let x = |t: usize| &xs[t * cols..][..cols];
+    let mut t = 0;
+    while t < sums.len() {
+        let n = sums.len() - t;
+        macro_rules! tokens {
+            ($($i:literal)+) => {{
+                let xs = [$(x(t + $i)),+];
+                let start = [$(minus_sums[t + $i]),+];
+                let out = multiply_tokens(digits, xs, start);
+                sums[t..t + out.len()].copy_from_slice(&out);
+                t += out.len();
+            }};
+        }
+        match n {
+            12.. => tokens!(0 1 2 3 4 5 6 7 8 9 10 11),
+            8.. => tokens!(0 1 2 3 4 5 6 7),
+            4.. => tokens!(0 1 2 3),
+            2.. => tokens!(0 1),
+            _ => tokens!(0),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn multiply_tokens<const T: usize>(
+    digits: &[[Line; 2]],
+    xs: [&[i8]; T],
+    start: [i32; T],
+) -> [[i32; TILE_ROWS]; T] {
+    let mut low = start.map(|sum| _mm512_set1_epi32(sum));
+    let mut high = low;
+    let xs = xs.map(|x| &x.as_chunks::<4>().0[..digits.len()]);
+    for (k, digits) in digits.iter().enumerate() {
+        let (w0, w1) = (load(&digits[0]), load(&digits[1]));
+        for t in 0..T {
+            let x = _mm512_set1_epi32(i32::from_le_bytes(xs[t][k].map(|x| x as u8)));
+            low[t] = _mm512_dpbusd_epi32(low[t], w0, x);
+            high[t] = _mm512_dpbusd_epi32(high[t], w1, x);
+        }
+    }
+    let (first, second) =
+        (_mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15));
+    let mut out = [[0; TILE_ROWS]; T];
+    for t in 0..T {
+        let [rows0, rows16] = out[t].as_chunks_mut::<16>().0 else { continue };
+        store_i32(rows0, _mm512_permutex2var_epi64(low[t], first, high[t]));
+        store_i32(rows16, _mm512_permutex2var_epi64(low[t], second, high[t]));
+    }
+    out
+}
+
+/// One tile of 4- or 8-bit codes against all tokens. A single token meets the codes as they are stored; for several the
+/// tile is decoded once.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn int_tile(tile: &IntTile<'_>, input: IntInput<'_>, codes: &mut Vec<[Line; 8]>, out: &mut [[f32; 16]]) {
+    let blocks = tile.scales.len();
+    if let ([out], Width::Four) = (&mut *out, tile.width) {
+        return *out = int_token_4(tile, input);
+    }
+    let codes = match tile.width {
+        Width::Eight => tile.lines.as_chunks::<8>().0,
+        Width::Four => {
+            codes.resize(blocks.max(codes.len()), [Line([0; LINE]); 8]);
+            decode_4(tile.lines, &mut codes[..blocks]);
+            &codes[..blocks]
+        }
+    };
+    let mut t = 0;
+    while t < out.len() {
+        macro_rules! tokens {
+            ($n:literal) => {{
+                let sums = int_tokens::<$n>(tile, codes, input, t);
+                out[t..t + $n].copy_from_slice(&sums);
+                t += $n;
+            }};
+        }
+        match out.len() - t {
+            8.. => tokens!(8),
+            4.. => tokens!(4),
+            2.. => tokens!(2),
+            _ => tokens!(1),
+        }
+    }
+}
+
+/// Halves of bytes into bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn decode_4(lines: &[Line], codes: &mut [[Line; 8]]) {
+    let low_half = _mm512_set1_epi8(15);
+    for (lines, codes) in lines.as_chunks::<4>().0.iter().zip(codes) {
+        for (i, line) in lines.iter().enumerate() {
+            let v = load(line);
+            let low = _mm512_and_si512(v, low_half);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(v), low_half);
+            // SAFETY: each reference covers the 64 bytes that a store writes.
+            unsafe {
+                _mm512_storeu_si512(codes[i].0.as_mut_ptr().cast(), low);
+                _mm512_storeu_si512(codes[4 + i].0.as_mut_ptr().cast(), high);
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_halves(halves: &Halves) -> __m512 {
+    // SAFETY: the reference covers the 32 bytes that the load reads.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.0.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn four(x: &[i8; 4]) -> __m512i {
+    _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn to_array(v: __m512) -> [f32; 16] {
+    let mut out = [0.0; 16];
+    // SAFETY: the array is the 64 bytes that the store writes.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
+    out
+}
+
+/// A block's part of the sums of 16 rows: `dots * (w_scale * x_scale)`, and the offsets times the sum of the activations.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_block(
+    sums: __m512,
+    dots: __m512i,
+    w_scale: __m512,
+    offset: Option<__m512>,
+    x_scale: f32,
+    x_sum: f32,
+) -> __m512 {
+    let scale = _mm512_mul_ps(w_scale, _mm512_set1_ps(x_scale));
+    let sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums);
+    match offset {
+        Some(offset) => _mm512_fmadd_ps(offset, _mm512_set1_ps(x_sum), sums),
+        None => sums,
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn int_token_4(tile: &IntTile<'_>, input: IntInput<'_>) -> [f32; 16] {
+    let blocks = tile.scales.len();
+    let low_half = _mm512_set1_epi8(15);
+    let lines = &tile.lines.as_chunks::<4>().0[..blocks];
+    let x = &input.q.as_chunks::<32>().0[..blocks];
+    let (x_scale, x_sum) = (&input.scale[..blocks], &input.sum[..blocks]);
+    let mut sums = _mm512_setzero_ps();
+    for b in 0..blocks {
+        let x4 = x[b].as_chunks::<4>().0;
+        let mut dots = [_mm512_set1_epi32(-tile.zero * x_sum[b]), _mm512_setzero_si512()];
+        for i in 0..4 {
+            _mm_prefetch::<_MM_HINT_T1>(lines[b][i].0.as_ptr().wrapping_add(PREFETCH).cast());
+            let v = load(&lines[b][i]);
+            let low = _mm512_and_si512(v, low_half);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(v), low_half);
+            dots[0] = _mm512_dpbusd_epi32(dots[0], low, four(&x4[i]));
+            dots[1] = _mm512_dpbusd_epi32(dots[1], high, four(&x4[4 + i]));
+        }
+        let dots = _mm512_add_epi32(dots[0], dots[1]);
+        let offset = tile.offsets.get(b).map(|halves| load_halves(halves));
+        sums = add_block(sums, dots, load_halves(&tile.scales[b]), offset, x_scale[b], input.scaled_sum[b]);
+    }
+    to_array(sums)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn int_tokens<const T: usize>(
+    tile: &IntTile<'_>,
+    codes: &[[Line; 8]],
+    input: IntInput<'_>,
+    first: usize,
+) -> [[f32; 16]; T] {
+    let blocks = codes.len();
+    let x: [&[[i8; 32]]; T] =
+        std::array::from_fn(|t| &input.q.as_chunks::<32>().0[(first + t) * blocks..][..blocks]);
+    let x_scale: [&[f32]; T] = std::array::from_fn(|t| &input.scale[(first + t) * blocks..][..blocks]);
+    let x_sum: [&[i32]; T] = std::array::from_fn(|t| &input.sum[(first + t) * blocks..][..blocks]);
+    let scaled: [&[f32]; T] = std::array::from_fn(|t| &input.scaled_sum[(first + t) * blocks..][..blocks]);
+    let mut sums = [_mm512_setzero_ps(); T];
+    for b in 0..blocks {
+        let mut dots = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            dots[t] = _mm512_set1_epi32(-tile.zero * x_sum[t][b]);
+        }
+        for i in 0..8 {
+            let w = load(&codes[b][i]);
+            for t in 0..T {
+                dots[t] = _mm512_dpbusd_epi32(dots[t], w, four(&x[t][b].as_chunks::<4>().0[i]));
+            }
+        }
+        let w_scale = load_halves(&tile.scales[b]);
+        let offset = tile.offsets.get(b).map(|halves| load_halves(halves));
+        for t in 0..T {
+            sums[t] = add_block(sums[t], dots[t], w_scale, offset, x_scale[t][b], scaled[t][b]);
+        }
+    }
+    let mut out = [[0.0; 16]; T];
+    for t in 0..T {
+        out[t] = to_array(sums[t]);
+    }
+    out
+}
