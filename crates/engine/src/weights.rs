@@ -233,14 +233,19 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The linear layers of the block.
-    fn linears_mut(&mut self) -> [&mut Linear; 7] {
+    /// The linear layers of the block, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> [&mut Linear; 7] {
         [&mut self.wq, &mut self.wk, &mut self.wv, &mut self.wo, &mut self.w1, &mut self.w2, &mut self.w3]
     }
 
     /// All matrices of the block.
     pub fn matrices(&self) -> impl Iterator<Item = &WeightMatrix> {
-        [&self.wq, &self.wk, &self.wv, &self.wo, &self.w1, &self.w2, &self.w3].into_iter().map(|l| &l.weight)
+        self.linears().map(|linear| &linear.weight)
+    }
+
+    /// All linear layers of the block.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.wq, &self.wk, &self.wv, &self.wo, &self.w1, &self.w2, &self.w3].into_iter()
     }
 }
 
