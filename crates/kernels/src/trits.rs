@@ -5,8 +5,8 @@
 //! bytes of each row: bytes 0 and 1 in the first, 2 and 3 in the second. Byte `j` of a block holds the columns
 //! `j, 4 + j, 8 + j, 12 + j, 16 + j`, the first as the most significant digit in base 3, a digit being the weight + 1.
 //! So one byte is an index into tables of partial sums (T-MAC, arXiv 2407.00088), and digit `i` of four bytes is four
-//! neighbouring columns, which is what dot-product instructions take. Rows and columns that fill up the last tile and the
-//! last block are zeros.
+//! neighbouring columns, which is what dot-product instructions take. Columns that fill up
+//! the last block are zeros; rows that fill up the last tile are of no meaning.
 //!
 //! The sums are integers, exact in any order: both families of kernels, every number of threads and every batch give the
 //! same bits.
@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::activations::{ActivationForm, Activations};
+use crate::arena::{Arena, Lines};
 use crate::codec::UnpackedRow;
 use crate::dispatch::kernels;
 use crate::matmul::{Columns, MatmulError, Matrix};
@@ -78,15 +79,12 @@ pub(crate) const fn digits_of_byte(byte: u8) -> [u8; PLANES] {
     [byte / 81, byte / 27 % 3, byte / 9 % 3, byte / 3 % 3, byte % 3]
 }
 
-/// The byte of five zeros.
-const ZERO_BYTE: u8 = 121;
-
 /// A ternary matrix `[rows, cols]` in tiles, with a scale a row.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Trits {
     rows: usize,
     cols: usize,
-    lines: Vec<Line>,
+    lines: Lines,
     scale: Vec<f32>,
     family: Family,
 }
@@ -97,15 +95,16 @@ impl Trits {
         kernels().trits.is_some() && matches!(row_type, RowType::Ternary16 | RowType::Ternary32)
     }
 
-    /// Packs the rows of `matrix` on `threads` threads; `None` where [`Trits::takes`] says no or a code is not ternary.
-    pub fn pack(matrix: &Matrix<'_>, family: Family, threads: usize) -> Option<Self> {
+    /// Packs the rows of `matrix` on `threads` threads; `None` where [`Trits::takes`] says no, a code is
+    /// not ternary, or there is no memory.
+    pub fn pack(matrix: &Matrix<'_>, family: Family, threads: usize, arena: &mut Arena) -> Option<Self> {
         if !Self::takes(matrix.row_type()) {
             return None;
         }
         let (rows, cols) = (matrix.rows(), matrix.cols());
         let lines_per_tile = cols.div_ceil(COLS_PER_BLOCK) * LINES_PER_BLOCK;
         let tiles = rows.div_ceil(TILE_ROWS);
-        let mut lines = vec![Line([ZERO_BYTE; LINE]); lines_per_tile * tiles];
+        let mut lines = arena.take(lines_per_tile * tiles)?;
         let mut scale = vec![0.0; tiles * TILE_ROWS];
         let share = tiles.div_ceil(threads.max(1)).max(1);
         let ternary = std::thread::scope(|scope| {
