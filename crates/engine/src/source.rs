@@ -58,13 +58,15 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
-    /// Says that these bytes are not needed for now: the system may take back the memory that holds them.
-    pub(crate) fn release(&self) {
+    /// Says that a part of these bytes is not needed for now: the system may take back the memory that holds it.
+    pub(crate) fn release(&self, part: Range<usize>) {
         #[cfg(unix)]
         if let Self::Mapped(file, range) = self {
+            let end = range.end.min(range.start.saturating_add(part.end));
+            let start = range.start.saturating_add(part.start);
             // Whole pages inside the range; what neighbours use stays.
             const PAGE: usize = 4096;
-            let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+            let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
             if start < end {
                 // SAFETY: the map is read-only and backed by a file that nobody writes (see `open`), so dropped pages
                 // come back with the same content when they are read again. A refusal costs memory and nothing else.

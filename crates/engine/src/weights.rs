@@ -91,12 +91,13 @@ impl WeightMatrix {
     fn pack(&mut self, family: Family, threads: usize, arena: &mut Arena) {
         let Storage::Rows(bytes) = &self.storage else { return };
         let Ok(matrix) = self.view() else { return };
-        let packed = match Trits::pack(&matrix, family, threads, arena) {
+        let done = |read| bytes.release(read);
+        let packed = match Trits::pack(&matrix, family, threads, arena, &done) {
             Some(trits) => Some(Storage::Trits(trits)),
-            None => IntTiles::pack(&matrix, threads, arena).map(Storage::Ints),
+            None => IntTiles::pack(&matrix, threads, arena, &done).map(Storage::Ints),
         };
         if let Some(packed) = packed {
-            bytes.release();
+            bytes.release(0..usize::MAX);
             self.storage = packed;
         }
     }
@@ -282,11 +283,12 @@ impl Weights {
             return;
         }
         let mut arena = Arena::default();
+        // An embedding that is no classifier is read by the row. The classifier is the largest matrix: it comes first, while
+        // there is nothing beside it.
+        self.wcls.as_mut().unwrap_or(&mut self.token_embedding).pack(family, threads, &mut arena);
         for linear in self.layers.iter_mut().flat_map(Layer::linears_mut) {
             linear.weight.pack(family, threads, &mut arena);
         }
-        // An embedding that is no classifier is read by the row.
-        self.wcls.as_mut().unwrap_or(&mut self.token_embedding).pack(family, threads, &mut arena);
     }
 
     /// The first matrix that holds NaN or infinity, with the row: what to name when logits are not finite.

@@ -3,7 +3,7 @@
 //! Decoding streams through all weights once a token. On pages of 4 kB the processor spends a good part of that time
 //! looking up addresses; the matrices of a small model are each too short for a huge page of their own, so they share maps.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -13,6 +13,12 @@ use crate::trits::Line;
 
 /// Bytes of a map that several matrices share. Only what is written takes memory.
 const MAP_BYTES: usize = 256 << 20;
+
+/// What packing a matrix tells about the bytes of its rows that it has read and does not need again: their range.
+pub type Done<'a> = &'a (dyn Fn(Range<usize>) + Sync);
+
+/// Rows after which packing tells what is done.
+pub(crate) const ROWS_AT_ONCE: usize = 256;
 
 /// Gives out memory for matrices.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::activations::{ActivationForm, Activations, BLOCK};
-use crate::arena::{Arena, Lines};
+use crate::arena::{Arena, Done, Lines, ROWS_AT_ONCE};
 use crate::codec::UnpackedRow;
 use crate::dispatch::kernels;
 use crate::matmul::{Columns, MatmulError, Matrix};
@@ -108,8 +108,8 @@ impl IntTiles {
     }
 
     /// Packs the rows of `matrix` on `threads` threads; `None` where [`IntTiles::takes`] says no or
-    /// there is no memory.
-    pub fn pack(matrix: &Matrix<'_>, threads: usize, arena: &mut Arena) -> Option<Self> {
+    /// there is no memory. `done` hears of the rows that have been read.
+    pub fn pack(matrix: &Matrix<'_>, threads: usize, arena: &mut Arena, done: Done<'_>) -> Option<Self> {
         let (width, zero, has_offsets) =
             shape_of(matrix.row_type()).filter(|_| Self::takes(matrix.row_type()))?;
         let (rows, cols) = (matrix.rows(), matrix.cols());
@@ -123,7 +123,7 @@ impl IntTiles {
             let mut offsets = offsets.chunks_mut(share * blocks);
             let parts = lines.chunks_mut(share * lines_per_tile).zip(scales.chunks_mut(share * blocks));
             for (i, (lines, scales)) in parts.enumerate() {
-                let part = Part { matrix, first_row: i * share * TILE_ROWS, width, zero, blocks };
+                let part = Part { matrix, first_row: i * share * TILE_ROWS, width, zero, blocks, done };
                 let offsets = offsets.next().unwrap_or_default();
                 scope.spawn(move || part.pack(lines, scales, offsets));
             }
@@ -209,6 +209,7 @@ struct Part<'a> {
     width: Width,
     zero: i32,
     blocks: usize,
+    done: Done<'a>,
 }
 
 impl Part<'_> {
@@ -239,6 +240,10 @@ impl Part<'_> {
                 if let Some(offsets) = offsets.get_mut(block) {
                     offsets.0[row] = half::f16::from_f32(unpacked.offset[b]).to_bits();
                 }
+            }
+            if (i + 1).is_multiple_of(ROWS_AT_ONCE) {
+                let end = self.first_row + i + 1;
+                (self.done)(matrix.bytes_of(end - ROWS_AT_ONCE..end));
             }
         }
     }

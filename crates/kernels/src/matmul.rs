@@ -101,6 +101,11 @@ impl<'a> Matrix<'a> {
         &self.data[r * self.row_bytes..][..self.row_bytes]
     }
 
+    /// Where the bytes of `rows` lie in those of the matrix.
+    pub(crate) fn bytes_of(&self, rows: Range<usize>) -> Range<usize> {
+        rows.start * self.row_bytes..rows.end * self.row_bytes
+    }
+
     /// `n` rows from `first` on where they are floats already, and lie as floats do.
     fn floats(&self, first: usize, n: usize) -> Option<&'a [f32]> {
         if self.ty != RowType::F32 || cfg!(target_endian = "big") {

@@ -13,7 +13,7 @@
 
 mod product;
 
-use crate::arena::{Arena, Lines};
+use crate::arena::{Arena, Done, Lines, ROWS_AT_ONCE};
 use crate::codec::UnpackedRow;
 use crate::dispatch::kernels;
 use crate::matmul::{MatmulError, Matrix};
@@ -99,8 +99,14 @@ impl Trits {
     }
 
     /// Packs the rows of `matrix` on `threads` threads; `None` where [`Trits::takes`] says no, a code is
-    /// not ternary, or there is no memory.
-    pub fn pack(matrix: &Matrix<'_>, family: Family, threads: usize, arena: &mut Arena) -> Option<Self> {
+    /// not ternary, or there is no memory. `done` hears of the rows that have been read.
+    pub fn pack(
+        matrix: &Matrix<'_>,
+        family: Family,
+        threads: usize,
+        arena: &mut Arena,
+        done: Done<'_>,
+    ) -> Option<Self> {
         if !Self::takes(matrix.row_type()) {
             return None;
         }
@@ -116,7 +122,7 @@ impl Trits {
                 .enumerate()
                 .map(|(i, (lines, scale))| {
                     scope.spawn(move || {
-                        pack_tiles(matrix, i * share * TILE_ROWS, lines_per_tile, lines, scale)
+                        pack_tiles(matrix, i * share * TILE_ROWS, lines_per_tile, lines, scale, done)
                     })
                 })
                 .collect();
@@ -185,6 +191,7 @@ fn pack_tiles(
     lines_per_tile: usize,
     lines: &mut [Line],
     scale: &mut [f32],
+    done: Done<'_>,
 ) -> bool {
     let mut unpacked = UnpackedRow::default();
     let mut weights = Vec::new();
@@ -213,6 +220,10 @@ fn pack_tiles(
             let bytes = ((((four(0) * 3 + four(1)) * 3 + four(2)) * 3 + four(3)) * 3 + four(4)).to_le_bytes();
             lines[0].0[at..at + 2].copy_from_slice(&bytes[..2]);
             lines[1].0[at..at + 2].copy_from_slice(&bytes[2..]);
+        }
+        if (i + 1).is_multiple_of(ROWS_AT_ONCE) {
+            let end = first_row + i + 1;
+            done(matrix.bytes_of(end - ROWS_AT_ONCE..end));
         }
     }
     true
