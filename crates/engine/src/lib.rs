@@ -15,6 +15,7 @@ pub mod generate;
 pub mod kv_cache;
 mod loader;
 mod model;
+mod realtime;
 pub mod sampler;
 mod sequence;
 mod source;
