@@ -127,6 +127,20 @@ impl KvCache {
         self.position = self.position.min(position);
     }
 
+    /// Writes to all of its memory, so that the system gives it now and not when it is used.
+    pub(crate) fn touch(&mut self) {
+        for store in &mut self.layers {
+            match store.view_mut() {
+                CachedMut::F32 { keys, values } => [keys, values].into_iter().for_each(|x| x.fill(0.0)),
+                CachedMut::F16 { keys, values } => [keys, values].into_iter().for_each(|x| x.fill(0)),
+                CachedMut::I8 { keys, key_scales, values, value_scales } => {
+                    [keys, values].into_iter().for_each(|x| x.fill(0));
+                    [key_scales, value_scales].into_iter().for_each(|x| x.fill(0.0));
+                }
+            }
+        }
+    }
+
     /// Says that `tokens` more positions, stored in every layer, are held now.
     pub(crate) fn extend(&mut self, tokens: usize) {
         self.position += tokens;

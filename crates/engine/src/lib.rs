@@ -16,6 +16,7 @@ pub mod kv_cache;
 mod loader;
 pub mod machine;
 mod model;
+mod realtime;
 mod requantize;
 pub mod sampler;
 mod sequence;

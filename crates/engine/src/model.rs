@@ -11,6 +11,7 @@ use crate::error::EngineError;
 use crate::forward::{Frequencies, MAX_BATCH};
 use crate::kv_cache::{KvCache, KvType};
 use crate::loader::{self, I2sLayout, Loaded};
+use crate::realtime;
 use crate::tokenizer::{Tokenizer, TokenizerKind};
 use crate::weights::{ActivationMode, Weights};
 
@@ -29,6 +30,9 @@ pub struct LoadOptions {
     pub activations: ActivationMode,
     /// Which kernels multiply ternary matrices.
     pub kernel: Family,
+    /// Binds each thread, the one that loads the model among them, to a core of its own, and brings all memory in
+    /// before it is used and keeps it there. What the system refuses: [`crate::Sequence::refused`].
+    pub realtime: bool,
     /// How I2_S tensors of a GGUF file are arranged, which the file does not say.
     pub i2s_layout: Option<I2sLayout>,
 }
@@ -104,6 +108,8 @@ pub struct Model {
     pub(crate) kv_type: KvType,
     pub(crate) activations: ActivationMode,
     pub(crate) frequencies: Frequencies,
+    /// What was refused of binding threads to cores, if that was asked for.
+    pub(crate) realtime: Option<Vec<String>>,
     /// Whether BitNet's rounding of activations must be visible in their f32 form.
     pub(crate) rounds_in_f32: bool,
 }
@@ -127,6 +133,12 @@ impl Model {
         if options.activations == ActivationMode::Int8 {
             loaded.weights.pack(options.kernel, threads);
         }
+        let (team, realtime) = if options.realtime {
+            let (team, refused) = realtime::pinned_team(threads);
+            (team, Some(refused))
+        } else {
+            (Team::new(threads), None)
+        };
         let types = loaded.weights.layers.iter().flat_map(|l| l.matrices()).map(|m| m.row_type);
         Ok(Self {
             rounds_in_f32: options.activations.rounds_in_f32(loaded.config.int8_linear, types),
@@ -137,7 +149,8 @@ impl Model {
             chat_template: loaded.chat_template,
             eos: loaded.eos,
             info: loaded.info,
-            team: Team::new(threads),
+            team,
+            realtime,
             kv_type: options.kv_type,
             activations: options.activations,
         })

@@ -5,6 +5,7 @@ use crate::error::EngineError;
 use crate::forward::MAX_BATCH;
 use crate::kv_cache::KvCache;
 use crate::model::Model;
+use crate::realtime;
 
 /// What [`Sequence::forward_all`] calls with the index of each token and its logits `[vocab_size]`.
 pub type EachLogits<'a> = dyn FnMut(usize, &[f32]) -> Result<(), EngineError> + 'a;
@@ -15,12 +16,40 @@ pub struct Sequence<'m> {
     model: &'m Model,
     cache: KvCache,
     batch: Batch<'m>,
+    refused: Vec<String>,
 }
 
 impl<'m> Sequence<'m> {
     /// An empty sequence with room for `context` positions (at most what the model was made for).
     pub fn new(model: &'m Model, context: usize) -> Result<Self, EngineError> {
-        Ok(Self { model, cache: model.cache(context)?, batch: Batch::new(model, context, context) })
+        let (cache, batch) = (model.cache(context)?, Batch::new(model, context, context));
+        let mut sequence = Self { model, cache, batch, refused: Vec::new() };
+        if let Some(refused) = &model.realtime {
+            sequence.refused.clone_from(refused);
+            sequence.prepare();
+        }
+        Ok(sequence)
+    }
+
+    /// What the system refused of [`crate::LoadOptions::realtime`]; empty where it was not asked for.
+    pub fn refused(&self) -> &[String] {
+        &self.refused
+    }
+
+    /// Brings everything that decoding touches into memory, and locks it there.
+    fn prepare(&mut self) {
+        for matrix in self.model.weights.matrices() {
+            if let Ok(view) = matrix.view() {
+                (0..view.rows()).for_each(|r| realtime::touch(view.row(r)));
+            }
+        }
+        self.cache.touch();
+        // A batch of any tokens gives every thread its buffers. What is wrong with the model shows here too, but it
+        // is for the first real tokens to say so.
+        let ids = [0; MAX_BATCH];
+        let _ = self.step(&ids[..MAX_BATCH.min(self.context())], LogitsOf::Last);
+        self.truncate(0);
+        self.refused.extend(realtime::lock_memory().err());
     }
 
     /// Tokens seen so far.

@@ -97,3 +97,31 @@ pub(crate) fn times_sigmoid<V: Vector>(x: V, y: V) -> V {
     let one = V::splat(1.0);
     x.div(one.add(exp(V::splat(0.0).sub(y))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::ops_scalar::Scalar;
+
+    /// All instruction sets compute the same bits (`ops/tests.rs`), so one of them stands for all.
+    #[test]
+    fn the_exponential_keeps_its_error_bound() {
+        let of = |x: f32| {
+            let mut lanes = [0.0; LANES];
+            exp(Scalar::splat(x)).store(&mut lanes);
+            lanes[5]
+        };
+        for i in -873_300..=880_000 {
+            let x = i as f32 * 1e-4;
+            let want = f64::from(x).exp();
+            let error = (f64::from(of(x)) - want).abs() / want;
+            assert!(error < 2.4e-7, "e^{x}: relative error {error:e}");
+        }
+        assert_eq!(
+            [of(0.0), of(-0.0), of(f32::NEG_INFINITY), of(-1e30)],
+            [1.0, 1.0, of(-87.336_54), of(-88.0)]
+        );
+        assert_eq!([of(f32::INFINITY), of(1e30)], [of(88.0); 2]);
+        assert!(of(f32::NAN).is_nan());
+    }
+}

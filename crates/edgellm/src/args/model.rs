@@ -33,6 +33,9 @@ pub(crate) struct RunArgs {
     /// Which kernels multiply the weights
     #[arg(long, value_enum, default_value_t = Kernel::Auto, value_name = "FAMILY")]
     pub(crate) kernel: Kernel,
+    /// Bind threads to cores, and bring all memory in beforehand and lock it; says what the system refuses
+    #[arg(long)]
+    pub(crate) realtime: bool,
     /// How I2_S tensors of a GGUF file are arranged, which the file does not say
     #[arg(long, value_enum, value_name = "LAYOUT")]
     pub(crate) i2s: Option<I2s>,

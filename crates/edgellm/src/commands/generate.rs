@@ -28,6 +28,7 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut Output) -> Result<()> {
     // The last token is not run, so prompt + n positions are more than enough.
     let needed = prompt_ids.len().saturating_add(args.max_tokens);
     let mut sequence = Sequence::new(&model, needed.clamp(1, model.config.seq_len))?;
+    load::note_refused(&sequence);
     if !args.json {
         out.bytes(prompt.as_bytes())?;
         out.flush()?;

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use engine::sampler::Sampling;
-use engine::{ActivationMode, I2sLayout, KernelFamily, KvType, LoadOptions, Model};
+use engine::{ActivationMode, I2sLayout, KernelFamily, KvType, LoadOptions, Model, Sequence};
 
 use crate::args::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 use crate::output;
@@ -48,6 +48,7 @@ pub(super) fn options(run: &RunArgs, chat_template: Option<String>) -> LoadOptio
             Kernel::Multiply => KernelFamily::Multiply,
             Kernel::Reference => KernelFamily::Reference,
         },
+        realtime: run.realtime,
         i2s_layout: run.i2s.map(i2s_layout),
     }
 }
@@ -83,6 +84,11 @@ pub(super) fn note_seed(sampling: &Sampling) {
     if sampling.temperature > 0.0 {
         output::note(&format!("seed {}", sampling.seed));
     }
+}
+
+/// What the system refused of --realtime.
+pub(super) fn note_refused(sequence: &Sequence<'_>) {
+    sequence.refused().iter().for_each(|refused| output::note(&format!("--realtime: {refused}")));
 }
 
 /// The text of a file.

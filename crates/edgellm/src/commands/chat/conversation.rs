@@ -7,6 +7,7 @@ use engine::chat_template::Message;
 use engine::generate::{FinishReason, GenerateOptions, generate};
 use engine::{Model, Sequence};
 
+use crate::commands::load;
 use crate::failure::Failure;
 
 /// Positions that are kept unless the user says otherwise.
@@ -44,6 +45,7 @@ impl<'m> Conversation<'m> {
         }
         let context = context.unwrap_or(model.config.seq_len.min(DEFAULT_CONTEXT));
         let sequence = Sequence::new(model, context)?;
+        load::note_refused(&sequence);
         Ok(Self { model, options, sequence, seen: Vec::new(), system: None, messages: Vec::new() })
     }
 
