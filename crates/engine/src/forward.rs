@@ -119,9 +119,8 @@ fn attention(
 ) -> Result<(), MatmulError> {
     let (c, team) = (&model.config, &model.team);
     load_normed(model, &b.x, &layer.rms_att, &mut b.input);
-    linear(model, &layer.wq, &mut b.input, &mut b.q)?;
-    linear(model, &layer.wk, &mut b.input, &mut b.k)?;
-    linear(model, &layer.wv, &mut b.input, &mut b.v)?;
+    let layers = [(&layer.wq, &mut b.q), (&layer.wk, &mut b.k), (&layer.wv, &mut b.v)];
+    linear(model, &mut b.input, layers)?;
     for (x, norm) in [(&mut b.q, &layer.q_norm), (&mut b.k, &layer.k_norm)] {
         if let Some(norm) = norm {
             rms_norm_rows_in_place(team, x, norm, c.norm_eps);
@@ -146,7 +145,7 @@ fn attention(
     let heads = heads(c, sliding.map(|s| s.window));
     attend(team, &heads, slots.len(), &span, &b.q, &mut b.xb, &mut b.parts);
     load(model, &b.xb, c.q_dim(), &layer.attn_sub_norm, &mut b.input);
-    linear(model, &layer.wo, &mut b.input, &mut b.xb)?;
+    linear(model, &mut b.input, [(&layer.wo, &mut b.xb)])?;
     add_normed(model, &layer.post_att_norm, b);
     Ok(())
 }
@@ -155,11 +154,10 @@ fn attention(
 fn feed_forward(model: &Model, layer: &Layer, b: &mut Buffers) -> Result<(), MatmulError> {
     let c = &model.config;
     load_normed(model, &b.x, &layer.rms_ffn, &mut b.input);
-    linear(model, &layer.w1, &mut b.input, &mut b.gate)?;
-    linear(model, &layer.w3, &mut b.input, &mut b.up)?;
+    linear(model, &mut b.input, [(&layer.w1, &mut b.gate), (&layer.w3, &mut b.up)])?;
     c.activation.gate_on(&model.team, &mut b.gate, &b.up);
     load(model, &b.gate, c.hidden_dim, &layer.ffn_sub_norm, &mut b.input);
-    linear(model, &layer.w2, &mut b.input, &mut b.xb)?;
+    linear(model, &mut b.input, [(&layer.w2, &mut b.xb)])?;
     add_normed(model, &layer.post_ffn_norm, b);
     Ok(())
 }
@@ -212,17 +210,19 @@ fn round(model: &Model, input: &mut Activations) {
     }
 }
 
-/// out = W input + b
-fn linear(
+/// out = W input + b, for layers with the same input
+fn linear<const N: usize>(
     model: &Model,
-    linear: &Linear,
     input: &mut Activations,
-    out: &mut Vec<f32>,
+    layers: [(&Linear, &mut Vec<f32>); N],
 ) -> Result<(), MatmulError> {
-    let int8_linear = model.config.int8_linear;
-    out.resize(input.tokens() * linear.weight.rows, 0.0);
-    input.ensure_on(&model.team, model.activations.form(linear.weight.row_type, int8_linear));
-    linear.apply(&model.team, input, model.activations, int8_linear, out)
+    let (int8_linear, tokens) = (model.config.int8_linear, input.tokens());
+    let outputs = layers.map(|(linear, out)| {
+        input.ensure_on(&model.team, model.activations.form(linear.weight.row_type, int8_linear));
+        out.resize(tokens * linear.weight.rows, 0.0);
+        (linear, &mut out[..])
+    });
+    Linear::apply(outputs.into_iter().collect(), &model.team, input, model.activations, int8_linear)
 }
 
 /// x += norm(xb), or xb itself

@@ -98,6 +98,13 @@ pub struct Generated {
     pub timings: Timings,
 }
 
+/// Bytes of text that a token has on average, rather more than less: room for the answer is made beforehand, and
+/// the loop allocates nothing.
+const TOKEN_TEXT: usize = 8;
+
+/// Bytes of text that become certain at once without an allocation.
+const TOKEN_ROOM: usize = 1024;
+
 /// Runs `prompt` through `sequence` (which may hold earlier tokens) and generates. `each` sees every step and
 /// may end the run. Without a tokenizer the texts are empty.
 ///
@@ -113,18 +120,24 @@ pub fn generate(
     options.sampling.check(model.config.vocab_size)?;
     let started = Instant::now();
     let mut sampler = Sampler::new(options.sampling.clone());
-    prompt.iter().for_each(|&id| sampler.accept(id));
     let mut decoder = model.tokenizer.as_ref().map(|t| t.decoder_after(prompt)).transpose()?;
     let mut stop = StopStrings::new(&options.stop);
     let room = sequence.context().saturating_sub(sequence.position()).saturating_sub(prompt.len());
     // The last token of an answer need not be run, so one more fits than there are positions.
     let max_tokens = options.max_tokens.unwrap_or(usize::MAX).min(room + 1);
+    sampler.reserve(prompt.len() + max_tokens, model.config.vocab_size);
+    prompt.iter().for_each(|&id| sampler.accept(id));
 
     let mut timings = Timings { prefill_tokens: prompt.len(), ..Timings::default() };
     let mut logits = sequence.forward(prompt)?;
     timings.prefill = started.elapsed();
-    let mut answer =
-        Generated { ids: Vec::new(), text: String::new(), finish_reason: FinishReason::Length, timings };
+    let mut answer = Generated {
+        ids: Vec::with_capacity(max_tokens),
+        text: String::with_capacity(max_tokens.saturating_mul(TOKEN_TEXT)),
+        finish_reason: FinishReason::Length,
+        timings,
+    };
+    let mut text = String::with_capacity(TOKEN_ROOM);
     let decode_started = Instant::now();
     while answer.ids.len() < max_tokens {
         let id = sampler.sample(logits);
@@ -140,9 +153,12 @@ pub fn generate(
             && !ends
             && let Some(decoder) = &mut decoder
         {
-            stop.push(&decoder.push(id)?);
+            text.clear();
+            decoder.push_to(id, &mut text)?;
+            stop.push(&text);
         }
-        let text = stop.take_certain();
+        text.clear();
+        stop.take_certain(&mut text);
         answer.text.push_str(&text);
         let flow = each(Step { id, text: &text });
         if ends || stop.found() {

@@ -10,7 +10,7 @@ use crate::config::ModelConfig;
 use crate::error::EngineError;
 use crate::forward::{Frequencies, MAX_BATCH};
 use crate::kv_cache::{KvCache, KvType};
-use crate::loader::{self, I2sLayout};
+use crate::loader::{self, I2sLayout, Loaded};
 use crate::tokenizer::{Tokenizer, TokenizerKind};
 use crate::weights::{ActivationMode, Weights};
 
@@ -114,7 +114,11 @@ impl Model {
     /// Errors name the file and the tensor or field that is wrong; nothing is allocated beyond what the
     /// file's own size justifies.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, EngineError> {
-        let mut loaded = loader::load(path, options)?;
+        Self::new(loader::load(path, options)?, options)
+    }
+
+    /// Makes what was loaded ready to run.
+    pub(crate) fn new(mut loaded: Loaded, options: &LoadOptions) -> Result<Self, EngineError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or(cores);
         if threads == 0 || threads > 1024 {

@@ -95,13 +95,33 @@ pub struct Sampler {
     /// Logits after penalties and bias, `[vocab_size]`.
     logits: Vec<f32>,
     candidates: Vec<(u32, f32)>,
+    /// How often each token of the penalties' window was seen.
+    counts: HashMap<u32, u32>,
 }
+
+/// Tokens of a penalties' window that room is made for at the start; longer ones grow once they are that long.
+const MAX_RESERVED: usize = 4096;
 
 impl Sampler {
     /// A sampler for these parameters, which [`Sampling::check`] has accepted.
     pub fn new(sampling: Sampling) -> Self {
         let rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-        Self { sampling, rng, seen: Vec::new(), logits: Vec::new(), candidates: Vec::new() }
+        Self {
+            counts: HashMap::with_capacity(sampling.penalty_window.min(MAX_RESERVED)),
+            sampling,
+            rng,
+            seen: Vec::new(),
+            logits: Vec::new(),
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Makes room for `tokens` tokens of a vocabulary, so that neither [`Sampler::accept`] nor
+    /// [`Sampler::sample`] allocates.
+    pub fn reserve(&mut self, tokens: usize, vocab_size: usize) {
+        self.seen.reserve(tokens);
+        self.logits.reserve(vocab_size);
+        self.candidates.reserve(vocab_size);
     }
 
     /// Tells the sampler of a token of the prompt or of one that it chose.
@@ -130,9 +150,9 @@ impl Sampler {
             return;
         }
         let window = &self.seen[self.seen.len().saturating_sub(s.penalty_window)..];
-        let mut counts: HashMap<u32, u32> = HashMap::new();
-        window.iter().for_each(|&id| *counts.entry(id).or_default() += 1);
-        for (id, count) in counts {
+        self.counts.clear();
+        window.iter().for_each(|&id| *self.counts.entry(id).or_default() += 1);
+        for (&id, &count) in &self.counts {
             if let Some(logit) = self.logits.get_mut(id as usize) {
                 *logit =
                     if *logit > 0.0 { *logit / s.repetition_penalty } else { *logit * s.repetition_penalty };

@@ -8,11 +8,14 @@ pub(crate) struct StopStrings {
     found: bool,
 }
 
+/// Bytes held back at most without growing.
+const ROOM: usize = 1024;
+
 impl StopStrings {
     /// Watches for these strings; empty ones are ignored.
     pub(crate) fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|s| !s.is_empty()).cloned().collect();
-        Self { stops, pending: String::new(), found: false }
+        Self { stops, pending: String::with_capacity(ROOM), found: false }
     }
 
     /// Adds text; everything from the first stop string on is dropped.
@@ -32,11 +35,10 @@ impl StopStrings {
         self.found
     }
 
-    /// Takes the text that cannot become part of a stop string any more.
-    pub(crate) fn take_certain(&mut self) -> String {
+    /// Moves the text that cannot become part of a stop string any more to the end of `text`.
+    pub(crate) fn take_certain(&mut self, text: &mut String) {
         let held = if self.found { 0 } else { self.held_back() };
-        let rest = self.pending.split_off(self.pending.len() - held);
-        std::mem::replace(&mut self.pending, rest)
+        text.extend(self.pending.drain(..self.pending.len() - held));
     }
 
     /// Takes all text: nothing more will come.
@@ -64,7 +66,7 @@ mod tests {
         let mut text = String::new();
         for piece in pieces {
             watch.push(piece);
-            text += &watch.take_certain();
+            watch.take_certain(&mut text);
         }
         text += &watch.finish();
         (text, watch.found())

@@ -5,6 +5,8 @@ use kernels::row::RowType;
 use kernels::trits::{Family, Trits, matmul_trits};
 use kernels::{ActivationForm, Activations, MatmulError, Matrix, Team};
 
+use smallvec::SmallVec;
+
 use crate::source::Bytes;
 
 /// A weight matrix `[rows, cols]` = `[out, in]`.
@@ -144,21 +146,52 @@ impl ActivationMode {
     }
 }
 
+/// Layers with the same input and where their outputs go, `[tokens, rows]` each.
+pub(crate) type Outputs<'a> = SmallVec<[(&'a Linear, &'a mut [f32]); 3]>;
+
 impl Linear {
-    /// `out[t] = W x[t] + b`, out `[tokens, rows]`. With `int8_linear` the caller has made the f32 form of
-    /// `input` what its rounding stands for ([`Activations::round_to_int8_token`]) where it is used.
+    /// `out[t] = W x[t] + b` of layers with the same input, in one job of the team where their layouts agree. With
+    /// `int8_linear` the caller has made the f32 form of `input` what its rounding stands for
+    /// ([`Activations::round_to_int8_token`]) where it is used.
     pub(crate) fn apply(
-        &self,
+        mut outputs: Outputs<'_>,
         team: &Team,
         input: &mut Activations,
         mode: ActivationMode,
         int8_linear: bool,
-        out: &mut [f32],
     ) -> Result<(), MatmulError> {
-        let form = mode.form(self.weight.row_type, int8_linear);
-        self.weight.multiply(team, input, form, out)?;
-        if let Some(bias) = &self.bias {
-            out.chunks_exact_mut(self.weight.rows).for_each(|out| kernels::ops::add(out, bias));
+        let form = |linear: &Linear| mode.form(linear.weight.row_type, int8_linear);
+        let Some(first) = outputs.first().map(|(linear, _)| form(linear)) else { return Ok(()) };
+        let layouts = || outputs.iter().map(|(linear, _)| &linear.weight.storage);
+        if layouts().all(|storage| matches!(storage, Storage::Trits(_))) {
+            let mut products: SmallVec<[_; 3]> = outputs
+                .iter_mut()
+                .filter_map(|(linear, out)| match &linear.weight.storage {
+                    Storage::Trits(trits) => Some((trits, &mut **out)),
+                    _ => None,
+                })
+                .collect();
+            matmul_trits(team, input, &mut products)?;
+        } else if layouts().all(|storage| matches!(storage, Storage::Ints(_)))
+            && outputs.iter().all(|(linear, _)| form(linear) == first)
+        {
+            let mut products: SmallVec<[_; 3]> = outputs
+                .iter_mut()
+                .filter_map(|(linear, out)| match &linear.weight.storage {
+                    Storage::Ints(ints) => Some((ints, &mut **out)),
+                    _ => None,
+                })
+                .collect();
+            matmul_int_tiles(team, input, first, &mut products)?;
+        } else {
+            for (linear, out) in &mut outputs {
+                linear.weight.multiply(team, input, form(linear), out)?;
+            }
+        }
+        for (linear, out) in outputs {
+            if let Some(bias) = &linear.bias {
+                out.chunks_exact_mut(linear.weight.rows).for_each(|out| kernels::ops::add(out, bias));
+            }
         }
         Ok(())
     }
@@ -200,14 +233,19 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The linear layers of the block.
-    fn linears_mut(&mut self) -> [&mut Linear; 7] {
+    /// The linear layers of the block, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> [&mut Linear; 7] {
         [&mut self.wq, &mut self.wk, &mut self.wv, &mut self.wo, &mut self.w1, &mut self.w2, &mut self.w3]
     }
 
     /// All matrices of the block.
     pub fn matrices(&self) -> impl Iterator<Item = &WeightMatrix> {
-        [&self.wq, &self.wk, &self.wv, &self.wo, &self.w1, &self.w2, &self.w3].into_iter().map(|l| &l.weight)
+        self.linears().map(|linear| &linear.weight)
+    }
+
+    /// All linear layers of the block.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.wq, &self.wk, &self.wv, &self.wo, &self.w1, &self.w2, &self.w3].into_iter()
     }
 }
 

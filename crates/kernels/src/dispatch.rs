@@ -139,6 +139,11 @@ pub fn isa() -> Isa {
     kernels().isa
 }
 
+/// All instruction sets that this processor can run, the best last.
+pub fn isas() -> Vec<Isa> {
+    available().into_iter().map(|kernels| kernels.isa).collect()
+}
+
 /// As [`kernels`], for everything that is no matrix product.
 pub(crate) fn vector_ops() -> &'static VectorOps {
     static CHOSEN: OnceLock<&'static VectorOps> = OnceLock::new();

@@ -212,7 +212,7 @@ struct Part<'a> {
 impl Part<'_> {
     fn pack(&self, lines: &mut [Line], scales: &mut [Halves], offsets: &mut [Halves]) {
         let mut unpacked = UnpackedRow::default();
-        let matrix = self.matrix;
+        let (matrix, zero) = (self.matrix, self.zero as u8);
         let rows = scales.len() / self.blocks.max(1) * TILE_ROWS;
         for i in 0..rows.min(matrix.rows() - self.first_row) {
             let (tile, row) = (i / TILE_ROWS, i % TILE_ROWS);
@@ -220,17 +220,17 @@ impl Part<'_> {
             // SAFETY: `kernels()` gives only functions that this processor can run.
             unsafe { (kernels().unpack_row)(matrix.row_type(), bytes, matrix.cols(), &mut unpacked) };
             for (b, q) in unpacked.q.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let codes = q.map(|q| (i32::from(q) + self.zero) as u8);
+                let codes = q.map(|q| (q as u8).wrapping_add(zero));
+                let four = |i: usize| u32::from_le_bytes(codes.as_chunks::<4>().0[i]);
                 let block = tile * self.blocks + b;
                 let lines = &mut lines[block * self.width.lines()..][..self.width.lines()];
                 for (i, line) in lines.iter_mut().enumerate() {
-                    let to = &mut line.0[row * 4..row * 4 + 4];
-                    for (k, to) in to.iter_mut().enumerate() {
-                        *to = match self.width {
-                            Width::Four => codes[i * 4 + k] | codes[16 + i * 4 + k] << 4,
-                            Width::Eight => codes[i * 4 + k],
-                        };
-                    }
+                    let columns = match self.width {
+                        // No half of a byte reaches into its neighbour.
+                        Width::Four => four(i) | four(4 + i) << 4,
+                        Width::Eight => four(i),
+                    };
+                    line.0[row * 4..row * 4 + 4].copy_from_slice(&columns.to_le_bytes());
                 }
                 // The scales were f16 in the rows: the way back is exact.
                 scales[block].0[row] = half::f16::from_f32(unpacked.scale[b]).to_bits();

@@ -13,6 +13,7 @@ compile_error!(
 pub mod activations;
 mod arch;
 pub mod attention;
+pub mod bandwidth;
 pub mod codec;
 pub mod dispatch;
 pub mod int_tiles;

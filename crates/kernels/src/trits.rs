@@ -139,6 +139,11 @@ impl Trits {
         self.lines.len() * LINE + self.scale.len() * 4
     }
 
+    /// The family of kernels that it was packed for.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// The scale of each row.
     pub fn scales(&self) -> &[f32] {
         &self.scale

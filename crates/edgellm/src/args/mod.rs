@@ -1,6 +1,7 @@
 //! Everything that the user can type.
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are help texts: [/file] is no link")]
 
+mod benchmark;
 mod model;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 
 /// Language models where there is no GPU.
@@ -26,6 +28,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Tokenize(TokenizeArgs),
     Eval(EvalArgs),
+    Benchmark(BenchmarkArgs),
+    Doctor(DoctorArgs),
     Convert(ConvertArgs),
     Pull(PullArgs),
     Completions(CompletionsArgs),

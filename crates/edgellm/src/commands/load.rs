@@ -24,7 +24,12 @@ pub(super) fn model_with_template(args: &ModelArgs, chat_template: Option<String
 
 /// A model by its name, run as the options say.
 pub(super) fn named_model(name: &str, run: &RunArgs, chat_template: Option<String>) -> Result<Model> {
-    let options = LoadOptions {
+    Ok(Model::load(&resolve::model(name)?, &options(run, chat_template))?)
+}
+
+/// How a model runs, as the engine takes it.
+pub(super) fn options(run: &RunArgs, chat_template: Option<String>) -> LoadOptions {
+    LoadOptions {
         tokenizer: run.tokenizer.clone(),
         chat_template,
         threads: run.threads,
@@ -44,8 +49,7 @@ pub(super) fn named_model(name: &str, run: &RunArgs, chat_template: Option<Strin
             Kernel::Reference => KernelFamily::Reference,
         },
         i2s_layout: run.i2s.map(i2s_layout),
-    };
-    Ok(Model::load(&resolve::model(name)?, &options)?)
+    }
 }
 
 /// The arrangement that a build of bitnet.cpp writes.

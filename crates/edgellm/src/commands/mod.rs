@@ -1,14 +1,17 @@
 //! One module per command.
 
+mod benchmark;
 mod chat;
 mod completions;
 mod convert;
+mod doctor;
 mod eval;
 mod generate;
 mod inspect;
 mod load;
 mod man;
 mod pull;
+mod system;
 mod tokenize;
 
 use anyhow::Result;
@@ -24,6 +27,8 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Tokenize(args) => tokenize::run(&args, out),
         Command::Eval(args) => eval::run(&args, out),
+        Command::Benchmark(args) => benchmark::run(&args, out),
+        Command::Doctor(args) => doctor::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),

@@ -349,7 +349,7 @@ impl Tokenizer {
         let mut decoder = self.decoder();
         let mut text = String::new();
         for &id in ids {
-            text.push_str(&decoder.push(id)?);
+            decoder.push_to(id, &mut text)?;
         }
         text.push_str(&decoder.finish());
         Ok(text)

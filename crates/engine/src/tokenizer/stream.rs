@@ -14,9 +14,12 @@ pub struct StreamDecoder {
     at_start: bool,
 }
 
+/// Bytes held back at most without growing: far more than tokens have.
+const ROOM: usize = 1024;
+
 impl StreamDecoder {
     pub(super) fn new(tokenizer: Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new(), at_start: true }
+        Self { tokenizer, pending: Vec::with_capacity(ROOM), at_start: true }
     }
 
     /// Adds token `id` and returns the characters that are now whole. Special tokens add nothing.
@@ -24,6 +27,16 @@ impl StreamDecoder {
     /// # Errors
     /// [`TokenizerError::IdOutOfRange`].
     pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
+        let mut text = String::new();
+        self.push_to(id, &mut text)?;
+        Ok(text)
+    }
+
+    /// The same, adding the characters to `text`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::IdOutOfRange`].
+    pub fn push_to(&mut self, id: u32, text: &mut String) -> Result<(), TokenizerError> {
         let tokenizer = &self.tokenizer;
         let bytes = tokenizer.token_bytes(id)?;
         if tokenizer.is_special(id) {
@@ -33,16 +46,18 @@ impl StreamDecoder {
             self.pending.extend_from_slice(&bytes[usize::from(dummy)..]);
             self.at_start = false;
         }
-        Ok(self.take(false))
+        self.take(false, text);
+        Ok(())
     }
 
     /// Ends the text: a character that stayed half becomes U+FFFD.
     pub fn finish(mut self) -> String {
-        self.take(true)
+        let mut text = String::new();
+        self.take(true, &mut text);
+        text
     }
 
-    fn take(&mut self, end: bool) -> String {
-        let mut text = String::new();
+    fn take(&mut self, end: bool, text: &mut String) {
         let mut done = 0;
         for chunk in self.pending.utf8_chunks() {
             text.push_str(chunk.valid());
@@ -57,6 +72,5 @@ impl StreamDecoder {
             }
         }
         self.pending.drain(..done);
-        text
     }
 }

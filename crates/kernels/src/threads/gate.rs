@@ -2,10 +2,10 @@
 //! when it is closed and nobody is inside. Whoever comes late finds it closed and has missed nothing, so a
 //! thread that the system has put aside holds up no job that it has not entered.
 
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 use loom::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many members can be inside; the bits above count the jobs.
@@ -16,8 +16,10 @@ const JOB: usize = 1 << 13;
 /// Members that a team can have.
 pub(crate) const MAX_MEMBERS: usize = INSIDE;
 
-/// See the module.
+/// See the module. It stands in cache lines of its own: idle members look at it all the time, and what the owner
+/// writes beside it must not wait for them.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Gate(AtomicUsize);
 
 /// What a member finds.
@@ -36,10 +38,16 @@ impl Gate {
     }
 
     /// Opens for the next job; everything that the owner wrote before is visible inside. Only for the owner,
-    /// with the gate closed and empty.
+    /// with the gate closed and empty. Sequentially consistent, as the other calls that decide about sleep.
     pub(crate) fn open(&self) {
         let state = self.0.load(Ordering::Relaxed);
-        self.0.store((state & !(OPEN | INSIDE)).wrapping_add(JOB) | OPEN, Ordering::Release);
+        self.0.store((state & !(OPEN | INSIDE)).wrapping_add(JOB) | OPEN, Ordering::SeqCst);
+    }
+
+    /// Whether the gate is open for a job other than `seen`.
+    pub(crate) fn is_open(&self, seen: usize) -> bool {
+        let state = self.0.load(Ordering::SeqCst);
+        state & OPEN != 0 && state / JOB != seen
     }
 
     /// Goes inside if the gate is open for a job other than `seen`, which is then this one's number.
@@ -59,7 +67,7 @@ impl Gate {
 
     /// Goes out; all that was done inside is visible to the owner. Whether the owner may be waiting for this.
     pub(crate) fn leave(&self) -> bool {
-        let before = self.0.fetch_sub(1, Ordering::Release);
+        let before = self.0.fetch_sub(1, Ordering::SeqCst);
         before & (OPEN | INSIDE) == 1
     }
 
@@ -70,7 +78,7 @@ impl Gate {
 
     /// Whether nobody is inside; if so, all that was done there is visible.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.load(Ordering::Acquire) & INSIDE == 0
+        self.0.load(Ordering::SeqCst) & INSIDE == 0
     }
 }
 
@@ -91,12 +99,14 @@ mod loom_tests {
 
     /// Does what is left of the current job: `done[i] = job + i` for each i that it claims.
     fn work(cells: &Cells) {
+        // SAFETY: loom fails the test if another thread writes meanwhile.
         let job = cells.job.with(|job| unsafe { *job });
         loop {
             let i = cells.next.fetch_add(1, Ordering::Relaxed);
             if i >= cells.done.len() {
                 return;
             }
+            // SAFETY: as above.
             cells.done[i].with_mut(|done| unsafe { *done = job + i });
         }
     }
@@ -105,6 +115,7 @@ mod loom_tests {
     /// threads at once (loom watches), and each job is whole when the owner goes on.
     #[test]
     fn jobs_are_whole_and_apart() {
+        // `RUSTFLAGS="--cfg loom" cargo test -p kernels --lib --release loom_tests`
         loom::model(|| {
             let cells = Arc::new(Cells {
                 gate: Gate::new(),
@@ -125,6 +136,7 @@ mod loom_tests {
                 })
             };
             for job in [10, 20] {
+                // SAFETY: as above.
                 cells.job.with_mut(|cell| unsafe { *cell = job });
                 cells.next.store(0, Ordering::Relaxed);
                 cells.gate.open();
@@ -134,6 +146,7 @@ mod loom_tests {
                     thread::yield_now();
                 }
                 for (i, done) in cells.done.iter().enumerate() {
+                    // SAFETY: as above.
                     done.with(|done| assert_eq!(unsafe { *done }, job + i));
                 }
             }

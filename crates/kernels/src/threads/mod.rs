@@ -36,14 +36,17 @@ struct Board {
     gate: Gate,
     /// The current job, written only while the gate is closed and nobody is inside.
     job: UnsafeCell<Option<Work>>,
-    /// Who waits for the current job; written as `job`.
-    owner: UnsafeCell<Option<Thread>>,
+    /// Members that are parked or about to be.
+    asleep: AtomicUsize,
+    /// The owner, while it is parked or about to be.
+    waiting: Mutex<Option<Thread>>,
+    is_waiting: AtomicBool,
     panicked: AtomicBool,
     stop: AtomicBool,
 }
 
-// SAFETY: `job` and `owner` are written only by the thread that holds `Team::busy`, while the gate is closed and
-// empty, and read only by members inside the gate: `Gate` orders the two (`gate.rs`, checked with loom).
+// SAFETY: `job` is written only by the thread that holds `Team::busy`, while the gate is closed and empty, and
+// read only by members inside the gate: `Gate` orders the two (`gate.rs`, checked with loom).
 unsafe impl Sync for Board {}
 // SAFETY: the raw pointer in `job` refers to a `Sync` closure and is dereferenced only inside the gate, while
 // `Team::share` keeps that closure alive.
@@ -74,7 +77,9 @@ impl Team {
         let board = Arc::new(Board {
             gate: Gate::new(),
             job: UnsafeCell::new(None),
-            owner: UnsafeCell::new(None),
+            asleep: AtomicUsize::new(0),
+            waiting: Mutex::new(None),
+            is_waiting: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
@@ -108,18 +113,17 @@ impl Team {
         // SAFETY: only the lifetime changes. Members use the pointer inside the gate only, and this function
         // returns, also when `job` panics on this thread, after the gate was closed and empty.
         let erased: Work = unsafe { std::mem::transmute::<*const (dyn Fn() + Sync + '_), Work>(job) };
-        // SAFETY: `busy` is held and the gate is closed and empty, so nobody else touches these cells.
-        unsafe {
-            *board.job.get() = Some(erased);
-            *board.owner.get() = Some(thread::current());
-        }
+        // SAFETY: `busy` is held and the gate is closed and empty, so nobody else touches this cell.
+        unsafe { *board.job.get() = Some(erased) };
         board.gate.open();
-        for worker in &self.workers {
-            worker.thread().unpark();
+        // Either this sees the member that goes to sleep, or that member sees the open gate: both sides write
+        // before they look, all in one order.
+        if board.asleep.load(Ordering::SeqCst) > 0 {
+            self.workers.iter().for_each(|worker| worker.thread().unpark());
         }
         let own = catch_unwind(AssertUnwindSafe(job));
         board.gate.close();
-        wait_until(|| board.gate.is_empty());
+        board.wait_until_empty();
         if let Err(panic) = own {
             resume_unwind(panic);
         }
@@ -139,9 +143,9 @@ impl Team {
             return;
         }
         let least = (grains.saturating_mul(MIN_CLAIM) / work).max(1);
-        let next = AtomicUsize::new(0);
+        let next = Next(AtomicUsize::new(0));
         self.share(&|| {
-            while let Some(claimed) = claim(&next, grains, least, self.threads()) {
+            while let Some(claimed) = claim(&next.0, grains, least, self.threads()) {
                 job(claimed.start * grain..(claimed.end * grain).min(items));
             }
         });
@@ -153,10 +157,10 @@ impl Team {
         if self.workers.is_empty() || items <= 1 || work < MIN_WORK {
             return (0..items).for_each(job);
         }
-        let next = AtomicUsize::new(0);
+        let next = Next(AtomicUsize::new(0));
         self.share(&|| {
             loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
+                let i = next.0.fetch_add(1, Ordering::Relaxed);
                 if i >= items {
                     return;
                 }
@@ -185,6 +189,10 @@ impl Team {
     }
 }
 
+/// What is claimed next, in cache lines of its own: the members write it, its owner works beside it.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 /// Claims some of the grains that are left: a share of them that becomes smaller towards the end, so that the
 /// members finish together, and at least `least`.
 fn claim(next: &AtomicUsize, grains: usize, least: usize, threads: usize) -> Option<Range<usize>> {
@@ -200,22 +208,59 @@ fn claim(next: &AtomicUsize, grains: usize, least: usize, threads: usize) -> Opt
     None
 }
 
-/// Spins briefly, then parks between looks.
-fn wait_until(mut ready: impl FnMut() -> bool) {
+/// Looks for a while whether it is so.
+fn spin_until(mut ready: impl FnMut() -> bool) -> bool {
     for _ in 0..SPINS {
         if ready() {
-            return;
+            return true;
         }
         std::hint::spin_loop();
     }
-    while !ready() {
-        thread::park();
+    false
+}
+
+impl Board {
+    /// Returns when nobody is inside the closed gate.
+    fn wait_until_empty(&self) {
+        if spin_until(|| self.gate.is_empty()) {
+            return;
+        }
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
+        self.is_waiting.store(true, Ordering::SeqCst);
+        while !self.gate.is_empty() {
+            thread::park();
+        }
+        self.is_waiting.store(false, Ordering::SeqCst);
+    }
+
+    /// Wakes the owner if it sleeps. For the last member that leaves the closed gate.
+    fn wake_owner(&self) {
+        if !self.is_waiting.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Some(owner) = &*self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            owner.unpark();
+        }
+    }
+
+    /// Returns inside the gate, or when the team is dropped.
+    fn wait_for_job(&self, seen: &mut usize) {
+        while !self.stop.load(Ordering::Relaxed) {
+            if spin_until(|| self.gate.enter(seen) == Entry::Inside) {
+                return;
+            }
+            self.asleep.fetch_add(1, Ordering::SeqCst);
+            while !self.gate.is_open(*seen) && !self.stop.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            self.asleep.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.board.stop.store(true, Ordering::Release);
+        self.board.stop.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker never panics outside `catch_unwind`, so there is nothing to learn from the result.
@@ -228,29 +273,26 @@ impl Drop for Team {
 fn serve(board: &Board) {
     let mut seen = 0;
     loop {
-        wait_until(|| board.stop.load(Ordering::Acquire) || board.gate.enter(&mut seen) == Entry::Inside);
+        board.wait_for_job(&mut seen);
         // The team is dropped only when no job is in progress, so a member that sees this is not inside.
-        if board.stop.load(Ordering::Acquire) {
+        if board.stop.load(Ordering::SeqCst) {
             return;
         }
-        // SAFETY: inside the gate these cells are as the owner wrote them before it opened.
-        let (job, owner) = unsafe { (*board.job.get(), (*board.owner.get()).clone()) };
-        if let Some(job) = job {
+        // SAFETY: inside the gate this cell is as the owner wrote it before it opened.
+        if let Some(job) = unsafe { *board.job.get() } {
             // SAFETY: `Team::share` keeps the closure alive until the gate is closed and empty.
             let job = unsafe { &*job };
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 board.panicked.store(true, Ordering::Relaxed);
             }
         }
-        if board.gate.leave()
-            && let Some(owner) = owner
-        {
-            owner.unpark();
+        if board.gate.leave() {
+            board.wake_owner();
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
