@@ -1,5 +1,5 @@
 //! Every way through which integers are multiplied, over shapes that fill vectors, blocks and tiles and that do not,
-//! against sums in plain i64 and f64. `EDGELLM_ISA` chooses the instruction set; CI names each.
+//! against sums in plain i32 and f64. `EDGELLM_ISA` chooses the instruction set; CI names each.
 //!
 //! Activations are whole numbers with 127 in each block of 32, so that their int8 form is they themselves.
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
@@ -47,6 +47,16 @@ fn matrix(ty: RowType, rows: usize, cols: usize, mut weight: impl FnMut() -> f32
     bytes
 }
 
+/// The weights, `[rows, cols]`.
+fn decode(ty: RowType, bytes: &[u8], cols: usize) -> Vec<f32> {
+    let rows = bytes.chunks(ty.row_bytes(cols).unwrap());
+    let mut weights = vec![0.0; rows.len() * cols];
+    for (row, weights) in rows.zip(weights.chunks_mut(cols)) {
+        dequantize_row(ty, row, weights).unwrap();
+    }
+    weights
+}
+
 fn load(x: &[f32], cols: usize) -> Activations {
     let mut input = Activations::default();
     input.load(x, x.len() / cols, cols);
@@ -62,15 +72,10 @@ fn ternary_products_are_exact_in_every_shape() {
         let bytes = matrix(ty, rows, cols, || (noise.below(3) - 1) as f32);
         let w = Matrix::new(ty, rows, cols, &bytes).unwrap();
         let x = noise.activations(tokens, cols);
-        let mut want = Vec::new();
-        for x in x.chunks(cols) {
-            for row in bytes.chunks(ty.row_bytes(cols).unwrap()) {
-                let mut weights = vec![0.0; cols];
-                dequantize_row(ty, row, &mut weights).unwrap();
-                let sum: i64 = weights.iter().zip(x).map(|(&w, &x)| w as i64 * x as i64).sum();
-                want.push(sum as f32);
-            }
-        }
+        let decoded = decode(ty, &bytes, cols);
+        let sum = |w: &[f32], x: &[f32]| -> i32 { w.iter().zip(x).map(|(&w, &x)| w as i32 * x as i32).sum() };
+        let of_token = |x| decoded.chunks(cols).map(move |w| sum(w, x) as f32);
+        let want: Vec<f32> = x.chunks(cols).flat_map(of_token).collect();
         let mut out = vec![f32::NAN; want.len()];
         matmul(&team, &w, &mut load(&x, cols), ActivationForm::Int8Token, &mut out).unwrap();
         assert_eq!(out, want, "{rows} x {cols}, {tokens} tokens, rows");
@@ -102,9 +107,7 @@ fn products_of_blocks_are_rounded_sums_in_every_shape() {
                 matmul_int_tiles(&team, &mut load(&x, cols), ActivationForm::Int8Block, products).unwrap();
                 ways.push(out);
             }
-            let mut weights = vec![0.0; cols];
-            for (r, row) in bytes.chunks(ty.row_bytes(cols).unwrap()).enumerate() {
-                dequantize_row(ty, row, &mut weights).unwrap();
+            for (r, weights) in decode(ty, &bytes, cols).chunks(cols).enumerate() {
                 for (t, x) in x.chunks(cols).enumerate() {
                     let products = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
                     let (want, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
