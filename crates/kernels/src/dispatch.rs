@@ -10,7 +10,7 @@ use crate::arch::vector_ops::VectorOps;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{avx2, avx512, ops_avx2, ops_avx512};
 #[cfg(target_arch = "aarch64")]
-use crate::arch::{neon, neon_dotprod};
+use crate::arch::{neon, neon_dotprod, neon_i8mm, ops_neon};
 use crate::codec::UnpackedRow;
 use crate::int_tiles::IntKernel;
 use crate::row::RowType;
@@ -29,6 +29,8 @@ pub enum Isa {
     Neon,
     /// ARMv8.2 with the dot product instructions: NEON, SDOT.
     Dotprod,
+    /// ARMv8.6 with the matrix product instructions of bytes: NEON, SDOT, SMMLA.
+    I8mm,
 }
 
 impl Isa {
@@ -40,6 +42,7 @@ impl Isa {
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
             Self::Dotprod => "dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 }
@@ -125,6 +128,7 @@ pub(crate) fn available() -> Vec<&'static Kernels> {
         tables.push(&neon::KERNELS);
         if is_aarch64_feature_detected!("dotprod") {
             tables.push(&neon_dotprod::KERNELS);
+            tables.extend(is_aarch64_feature_detected!("i8mm").then_some(&neon_i8mm::KERNELS));
         }
     }
     tables
@@ -144,7 +148,11 @@ pub fn isas() -> Vec<Isa> {
 pub(crate) fn vector_ops() -> &'static VectorOps {
     static CHOSEN: OnceLock<&'static VectorOps> = OnceLock::new();
     CHOSEN.get_or_init(|| {
-        let isa = kernels().isa;
+        let isa = match kernels().isa {
+            // Products of bytes add nothing here.
+            Isa::Dotprod | Isa::I8mm => Isa::Neon,
+            isa => isa,
+        };
         available_vector_ops().into_iter().rfind(|k| k.isa == isa).unwrap_or(&ops_scalar::VECTOR_OPS)
     })
 }
@@ -157,5 +165,7 @@ pub(crate) fn available_vector_ops() -> Vec<&'static VectorOps> {
         tables.extend(has_avx2().then_some(&ops_avx2::VECTOR_OPS));
         tables.extend(has_avx512().then_some(&ops_avx512::VECTOR_OPS));
     }
+    #[cfg(target_arch = "aarch64")]
+    tables.extend(is_aarch64_feature_detected!("neon").then_some(&ops_neon::VECTOR_OPS));
     tables
 }

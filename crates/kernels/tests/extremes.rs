@@ -7,6 +7,7 @@
 
 use kernels::codec::quantize_row;
 use kernels::matmul::matmul;
+use kernels::trits::{Family, Trits, matmul_trits};
 use kernels::{ActivationForm, Activations, Matrix, RowType, Team};
 
 /// All short rows, then the neighbours of powers of two.
@@ -51,14 +52,18 @@ fn ternary_sums_are_exact_at_the_extremes() {
             }
             let bytes = patterns(ty, cols);
             let w = Matrix::new(ty, PATTERNS.len(), cols, &bytes).unwrap();
+            // Every scale is 1, and the sums are below 2^24: exact in f32 too.
+            let want = tokens.map(|activation| PATTERNS.map(|(_, sum)| sum(cols) * activation));
+            for family in [Family::Lookup, Family::Multiply] {
+                let Some(packed) = Trits::pack(&w, family, 1) else { continue };
+                let mut out = [[f32::NAN; PATTERNS.len()]; 5];
+                matmul_trits(&team, &mut input, &mut [(&packed, out.as_flattened_mut())]).unwrap();
+                assert_eq!(out, want, "{ty} {cols} {family:?}");
+            }
             for form in [ActivationForm::F32, ActivationForm::Int8Token, Matrix::integer_form(ty)] {
-                let mut out = vec![f32::NAN; tokens.len() * PATTERNS.len()];
-                matmul(&team, &w, &mut input, form, &mut out).unwrap();
-                for (out, activation) in out.chunks(PATTERNS.len()).zip(tokens) {
-                    // Every scale is 1, and the sums are below 2^24: exact in f32 too.
-                    let want = PATTERNS.map(|(_, sum)| sum(cols) * activation);
-                    assert_eq!(out, want, "{ty} {cols} {form:?}");
-                }
+                let mut out = [[f32::NAN; PATTERNS.len()]; 5];
+                matmul(&team, &w, &mut input, form, out.as_flattened_mut()).unwrap();
+                assert_eq!(out, want, "{ty} {cols} {form:?}");
             }
         }
     }

@@ -7,10 +7,13 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use crate::arch::scalar;
+use crate::arch::neon_tiles::{self, four, load_part, store_s32};
+use crate::arch::{neon, scalar};
 use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
+use crate::int_tiles::{self, IntInput, IntTile, Width};
 use crate::row::RowType;
+use crate::trits::{self, Line, TritKernels};
 
 pub(crate) static KERNELS: Kernels = Kernels {
     isa: Isa::Neon,
@@ -19,11 +22,12 @@ pub(crate) static KERNELS: Kernels = Kernels {
     gemm_f32,
     gemm_int8_block,
     gemm_ternary,
-    trits: None,
-    int_tiles: None,
+    trits: Some(&TRITS),
+    int_tiles: Some(int_tile),
 };
 
 super::neon_int8::integer_kernels!("neon", add_dots);
+super::neon_tiles::tile_kernels!("neon", add_fours);
 
 #[target_feature(enable = "neon")]
 pub(super) fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {
@@ -53,16 +57,9 @@ fn load_f32(x: &[f32; 4]) -> float32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn store_f32(x: &mut [f32; 4], v: float32x4_t) {
+pub(super) fn store_f32(x: &mut [f32; 4], v: float32x4_t) {
     // SAFETY: the reference covers the 16 bytes that are written.
     unsafe { vst1q_f32(x.as_mut_ptr(), v) }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn load_f16(x: &[u16; 4]) -> float32x4_t {
-    // SAFETY: the reference covers the 8 bytes that are read.
-    widen_f16(unsafe { vld1_u16(x.as_ptr()) })
 }
 
 #[inline]
@@ -75,7 +72,7 @@ fn load_f16_bytes(x: &[u8; 8]) -> float32x4_t {
 /// Four f16, as their bits, to f32: exact. `vcvt_f32_f16`, whose argument has a type that Rust does not have yet.
 #[inline]
 #[target_feature(enable = "neon")]
-fn widen_f16(bits: uint16x4_t) -> float32x4_t {
+pub(super) fn widen_f16(bits: uint16x4_t) -> float32x4_t {
     let wide: float32x4_t;
     // SAFETY: FCVTL between single and half precision belongs to base NEON, which this function's feature
     // promises. It reads one register and writes one; it touches neither memory nor flags. It may set the
@@ -98,6 +95,22 @@ fn widen_f16(bits: uint16x4_t) -> float32x4_t {
 fn add_dots(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
     let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
     vpadalq_s16(sums, vmlal_high_s8(low, w, x))
+}
+
+/// As [`add_dots`], but neighbours by four, in their order: what SDOT does.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_fours(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    vpadalq_s16(sums, vpaddq_s16(low, vmull_high_s8(w, x)))
+}
+
+/// Sixteen f16, as their bits, to f32.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn widen_16(bits: &[u16; 16]) -> [float32x4_t; 4] {
+    // SAFETY: each part is the 8 bytes that are read.
+    [0, 1, 2, 3].map(|i: usize| widen_f16(unsafe { vld1_u16(bits.as_chunks::<4>().0[i].as_ptr()) }))
 }
 
 /// Dot products of `R` rows with `T` tokens. Each pair has its own two accumulators and sees its columns in the

@@ -4,13 +4,23 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::arch::neon::{self, tile_f32};
+use crate::arch::neon_tiles::{self, four, load_part, store_s32};
 use crate::arch::scalar;
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
+use crate::int_tiles::{self, IntInput, IntTile, Width};
+use crate::trits::{self, Line, TritKernels};
 
-pub(crate) static KERNELS: Kernels =
-    Kernels { isa: Isa::Dotprod, gemm_int8_block, gemm_ternary, ..neon::KERNELS };
+pub(crate) static KERNELS: Kernels = Kernels {
+    isa: Isa::Dotprod,
+    gemm_int8_block,
+    gemm_ternary,
+    trits: Some(&TRITS),
+    int_tiles: Some(int_tile),
+    ..neon::KERNELS
+};
 
 super::neon_int8::integer_kernels!("neon,dotprod", sdot);
+super::neon_tiles::tile_kernels!("neon,dotprod", sdot);
 
 /// Adds the 16 products of `w` and `x`, four by four, to the four sums: `vdotq_s32`, which is not stable.
 #[inline]
