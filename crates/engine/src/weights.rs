@@ -3,14 +3,14 @@
 use kernels::int_tiles::{IntTiles, matmul_int_tiles};
 use kernels::row::RowType;
 use kernels::trits::{Family, Trits, matmul_trits};
-use kernels::{ActivationForm, Activations, MatmulError, Matrix, Team};
+use kernels::{ActivationForm, Activations, Arena, MatmulError, Matrix, Team};
 
 use smallvec::SmallVec;
 
 use crate::source::Bytes;
 
 /// A weight matrix `[rows, cols]` = `[out, in]`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct WeightMatrix {
     /// Its name in the file.
     pub name: String,
@@ -24,7 +24,7 @@ pub struct WeightMatrix {
 }
 
 /// Where the weights of a matrix are.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Storage {
     /// Row by row.
     Rows(Bytes),
@@ -88,12 +88,12 @@ impl WeightMatrix {
     }
 
     /// Puts the rows into tiles if the processor has kernels for them, and lets go of the rows.
-    fn pack(&mut self, family: Family, threads: usize) {
+    fn pack(&mut self, family: Family, threads: usize, arena: &mut Arena) {
         let Storage::Rows(bytes) = &self.storage else { return };
         let Ok(matrix) = self.view() else { return };
-        let packed = match Trits::pack(&matrix, family, threads) {
+        let packed = match Trits::pack(&matrix, family, threads, arena) {
             Some(trits) => Some(Storage::Trits(trits)),
-            None => IntTiles::pack(&matrix, threads).map(Storage::Ints),
+            None => IntTiles::pack(&matrix, threads, arena).map(Storage::Ints),
         };
         if let Some(packed) = packed {
             bytes.release();
@@ -116,7 +116,7 @@ impl WeightMatrix {
 }
 
 /// A linear layer: `y = W x + b`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Linear {
     /// W.
     pub weight: WeightMatrix,
@@ -198,7 +198,7 @@ impl Linear {
 }
 
 /// One transformer block.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Layer {
     /// Norm before the attention, `[dim]`.
     pub rms_att: Vec<f32>,
@@ -250,7 +250,7 @@ impl Layer {
 }
 
 /// All weights.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Weights {
     /// `[vocab_size, dim]`
     pub token_embedding: WeightMatrix,
@@ -281,11 +281,12 @@ impl Weights {
         if family == Family::Reference {
             return;
         }
+        let mut arena = Arena::default();
         for linear in self.layers.iter_mut().flat_map(Layer::linears_mut) {
-            linear.weight.pack(family, threads);
+            linear.weight.pack(family, threads, &mut arena);
         }
         // An embedding that is no classifier is read by the row.
-        self.wcls.as_mut().unwrap_or(&mut self.token_embedding).pack(family, threads);
+        self.wcls.as_mut().unwrap_or(&mut self.token_embedding).pack(family, threads, &mut arena);
     }
 
     /// The first matrix that holds NaN or infinity, with the row: what to name when logits are not finite.

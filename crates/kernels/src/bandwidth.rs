@@ -7,11 +7,14 @@ use crate::threads::Team;
 /// Words of 8 bytes summed side by side: sixteen SSE2 registers, eight of AVX2, four of AVX-512.
 const LANES: usize = 32;
 
-/// Reads all of `bytes` once, each member of the team one contiguous part, and returns the sum of their words of
+/// Bytes that a member of the team takes at least: enough that taking them costs nothing.
+const PART: usize = 1 << 20;
+
+/// Reads all of `bytes` once, the members of the team in large parts, and returns the sum of their words of
 /// 8 bytes (and of the bytes that are left over), so that no read can be left out.
 pub fn read_all(team: &Team, bytes: &[u8]) -> u64 {
     let total = AtomicU64::new(0);
-    team.split(bytes.len(), LANES * 8, usize::MAX, &|range| {
+    team.split(bytes.len(), PART, usize::MAX, &|range| {
         total.fetch_add(sum(&bytes[range]), Ordering::Relaxed);
     });
     total.into_inner()
@@ -54,8 +57,9 @@ fn sum_lanes(bytes: &[u8]) -> u64 {
     let (whole, tail) = words.as_chunks::<LANES>();
     let mut sums = [0u64; LANES];
     for words in whole {
-        for (sum, word) in sums.iter_mut().zip(words) {
-            *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
+        // By index over arrays of one length: what the compiler turns into vectors that stay in registers.
+        for lane in 0..LANES {
+            sums[lane] = sums[lane].wrapping_add(u64::from_ne_bytes(words[lane]));
         }
     }
     let words = sums.into_iter().chain(tail.iter().map(|word| u64::from_ne_bytes(*word)));

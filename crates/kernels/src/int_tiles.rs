@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::activations::{ActivationForm, Activations, BLOCK};
+use crate::arena::{Arena, Lines};
 use crate::codec::UnpackedRow;
 use crate::dispatch::kernels;
 use crate::matmul::{Columns, MatmulError, Matrix};
@@ -78,14 +79,14 @@ pub(crate) type IntKernel =
     unsafe fn(&IntTile<'_>, IntInput<'_>, &mut Vec<[Line; 8]>, &mut [[f32; TILE_ROWS]]);
 
 /// A matrix `[rows, cols]` in tiles.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct IntTiles {
     row_type: RowType,
     width: Width,
     zero: i32,
     rows: usize,
     cols: usize,
-    lines: Vec<Line>,
+    lines: Lines,
     scales: Vec<Halves>,
     offsets: Vec<Halves>,
 }
@@ -106,14 +107,15 @@ impl IntTiles {
         kernels().int_tiles.is_some() && shape_of(row_type).is_some()
     }
 
-    /// Packs the rows of `matrix` on `threads` threads; `None` where [`IntTiles::takes`] says no.
-    pub fn pack(matrix: &Matrix<'_>, threads: usize) -> Option<Self> {
+    /// Packs the rows of `matrix` on `threads` threads; `None` where [`IntTiles::takes`] says no or
+    /// there is no memory.
+    pub fn pack(matrix: &Matrix<'_>, threads: usize, arena: &mut Arena) -> Option<Self> {
         let (width, zero, has_offsets) =
             shape_of(matrix.row_type()).filter(|_| Self::takes(matrix.row_type()))?;
         let (rows, cols) = (matrix.rows(), matrix.cols());
         let (tiles, blocks) = (rows.div_ceil(TILE_ROWS), cols / BLOCK);
         let lines_per_tile = blocks * width.lines();
-        let mut lines = vec![Line([0; LINE]); tiles * lines_per_tile];
+        let mut lines = arena.take(tiles * lines_per_tile)?;
         let mut scales = vec![Halves([0; TILE_ROWS]); tiles * blocks];
         let mut offsets = vec![Halves([0; TILE_ROWS]); if has_offsets { tiles * blocks } else { 0 }];
         let share = tiles.div_ceil(threads.max(1)).max(1);

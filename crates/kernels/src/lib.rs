@@ -12,6 +12,7 @@ compile_error!(
 
 pub mod activations;
 mod arch;
+pub mod arena;
 pub mod attention;
 pub mod bandwidth;
 pub mod codec;
@@ -27,6 +28,7 @@ pub mod trits;
 mod vector;
 
 pub use activations::{ActivationForm, Activations};
+pub use arena::Arena;
 pub use dispatch::{Isa, isa};
 pub use int_tiles::IntTiles;
 pub use matmul::{MatmulError, Matrix};

@@ -101,6 +101,17 @@ impl<'a> Matrix<'a> {
         &self.data[r * self.row_bytes..][..self.row_bytes]
     }
 
+    /// `n` rows from `first` on where they are floats already, and lie as floats do.
+    fn floats(&self, first: usize, n: usize) -> Option<&'a [f32]> {
+        if self.ty != RowType::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        let bytes = &self.data[first * self.row_bytes..][..n * self.row_bytes];
+        // SAFETY: any four bytes are a float, and `align_to` sees to the alignment.
+        let (before, floats, behind) = unsafe { bytes.align_to::<f32>() };
+        (before.is_empty() && behind.is_empty()).then_some(floats)
+    }
+
     /// Writes row `r` as f32 to `out`, `[cols]`: the look-up of an embedding.
     pub fn dequantize_row(&self, r: usize, out: &mut [f32]) -> Result<(), MatmulError> {
         if r >= self.rows || out.len() != self.cols {
@@ -241,11 +252,17 @@ fn rows_f32(
     scratch.out.resize(TILE_ROWS * columns.tokens, 0.0);
     for first in range.clone().step_by(TILE_ROWS) {
         let n = TILE_ROWS.min(range.end - first);
-        let rows = &mut scratch.rows_f32[..n * w.cols];
-        for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
-            // SAFETY: `kernels` holds only functions that this processor can run.
-            unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
-        }
+        let rows = match w.floats(first, n) {
+            Some(rows) => rows,
+            None => {
+                let rows = &mut scratch.rows_f32[..n * w.cols];
+                for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
+                    // SAFETY: `kernels` holds only functions that this processor can run.
+                    unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
+                }
+                rows
+            }
+        };
         let tile = &mut scratch.out[..n * columns.tokens];
         // SAFETY: as above.
         unsafe { (kernels.gemm_f32)(rows, input.f32(), w.cols, tile) };

@@ -9,7 +9,7 @@ use kernels::codec;
 use kernels::int_tiles::{IntTiles, matmul_int_tiles};
 use kernels::matmul::matmul;
 use kernels::row::RowType;
-use kernels::{ActivationForm, Activations, Matrix, Team};
+use kernels::{ActivationForm, Activations, Arena, Matrix, Team};
 
 const TYPES: [RowType; 4] = [RowType::Q4_0, RowType::Q4_1, RowType::Int4, RowType::Q8_0];
 
@@ -64,7 +64,7 @@ fn every_type_and_shape_agrees_with_the_rows() {
             for rows in [1, 15, 16, 17, 33, 100] {
                 let bytes = rows_of(ty, rows, cols);
                 let w = Matrix::new(ty, rows, cols, &bytes).unwrap();
-                let packed = IntTiles::pack(&w, 3).unwrap();
+                let packed = IntTiles::pack(&w, 3, &mut Arena::default()).unwrap();
                 for tokens in [1, 2, 3, 8, 13] {
                     let mut next = noise((cols + tokens) as u64);
                     let x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
@@ -100,7 +100,7 @@ fn threads_batches_and_company_change_no_bit() {
         let packed: Vec<IntTiles> = bytes
             .iter()
             .map(|b| Matrix::new(ty, b.len() / ty.row_bytes(cols).unwrap(), cols, b).unwrap())
-            .map(|w| IntTiles::pack(&w, 2).unwrap())
+            .map(|w| IntTiles::pack(&w, 2, &mut Arena::default()).unwrap())
             .collect();
         let mut next = noise(5);
         let x: Vec<f32> = (0..15 * cols).map(|_| next()).collect();
@@ -128,7 +128,7 @@ fn rows_come_back_bit_for_bit() {
         let (rows, cols) = (21, 96);
         let bytes = rows_of(ty, rows, cols);
         let w = Matrix::new(ty, rows, cols, &bytes).unwrap();
-        let packed = IntTiles::pack(&w, 1).unwrap();
+        let packed = IntTiles::pack(&w, 1, &mut Arena::default()).unwrap();
         let (mut want, mut got) = (vec![0.0; cols], vec![0.0; cols]);
         for r in 0..rows {
             w.dequantize_row(r, &mut want).unwrap();
@@ -150,6 +150,7 @@ fn a_scale_that_is_not_a_number_is_found() {
     let mut bytes = rows_of(ty, rows, cols);
     let row_bytes = ty.row_bytes(cols).unwrap();
     bytes[33 * row_bytes + 18..][..2].copy_from_slice(&[0xff, 0x7f]);
-    let packed = IntTiles::pack(&Matrix::new(ty, rows, cols, &bytes).unwrap(), 1).unwrap();
+    let packed =
+        IntTiles::pack(&Matrix::new(ty, rows, cols, &bytes).unwrap(), 1, &mut Arena::default()).unwrap();
     assert_eq!(packed.find_not_finite(), Some(33));
 }

@@ -9,7 +9,7 @@ use kernels::codec;
 use kernels::matmul::matmul;
 use kernels::row::RowType;
 use kernels::trits::{Family, Trits, matmul_trits};
-use kernels::{ActivationForm, Activations, Matrix, Team};
+use kernels::{ActivationForm, Activations, Arena, Matrix, Team};
 
 const TY: RowType = RowType::Ternary32;
 
@@ -78,7 +78,7 @@ fn every_shape_family_and_thread_count_equals_the_rows() {
                 let want = by_rows(&w, &x);
                 for family in [Family::Auto, Family::Lookup, Family::Multiply] {
                     let threads = 1 + (i + tokens) % 3;
-                    let packed = Trits::pack(&w, family, threads).unwrap();
+                    let packed = Trits::pack(&w, family, threads, &mut Arena::default()).unwrap();
                     assert_eq!(
                         by_tiles(&[&packed], &x, threads)[0],
                         want,
@@ -102,7 +102,8 @@ fn several_matrices_in_one_job() {
         .iter()
         .map(|b| Matrix::new(TY, b.len() / TY.row_bytes(cols).unwrap(), cols, b).unwrap())
         .collect();
-    let packed: Vec<Trits> = matrices.iter().map(|m| Trits::pack(m, Family::Auto, 2).unwrap()).collect();
+    let packed: Vec<Trits> =
+        matrices.iter().map(|m| Trits::pack(m, Family::Auto, 2, &mut Arena::default()).unwrap()).collect();
     for tokens in [1, 5] {
         let mut next = noise(9);
         let x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
@@ -125,7 +126,7 @@ fn sums_are_exact_at_the_extremes() {
             let bytes = rows_of(1, cols, || weight);
             let w = Matrix::new(TY, 1, cols, &bytes).unwrap();
             for family in [Family::Lookup, Family::Multiply] {
-                let packed = Trits::pack(&w, family, 1).unwrap();
+                let packed = Trits::pack(&w, family, 1, &mut Arena::default()).unwrap();
                 let out = by_tiles(&[&packed], &vec![activation; cols], 1);
                 assert_eq!(out[0][0], weight * activation * cols as f32, "{cols} {family:?}");
             }
@@ -141,7 +142,7 @@ fn rows_come_back() {
     let (rows, cols) = (45, 73);
     let bytes = rows_of(rows, cols, noise(3));
     let w = Matrix::new(TY, rows, cols, &bytes).unwrap();
-    let packed = Trits::pack(&w, Family::Auto, 1).unwrap();
+    let packed = Trits::pack(&w, Family::Auto, 1, &mut Arena::default()).unwrap();
     let (mut want, mut got) = (vec![0.0; cols], vec![0.0; cols]);
     for r in 0..rows {
         w.dequantize_row(r, &mut want).unwrap();
@@ -160,7 +161,15 @@ fn codes_that_are_not_ternary_are_not_packed() {
     let mut bytes = rows_of(2, 8, noise(3));
     bytes[5] = 0b10; // stands for no weight
     let w = Matrix::new(TY, 2, 8, &bytes).unwrap();
-    assert!(Trits::pack(&w, Family::Auto, 1).is_none());
+    assert!(Trits::pack(&w, Family::Auto, 1, &mut Arena::default()).is_none());
     let floats = vec![0; 4 * 8];
-    assert!(Trits::pack(&Matrix::new(RowType::F32, 1, 8, &floats).unwrap(), Family::Auto, 1).is_none());
+    assert!(
+        Trits::pack(
+            &Matrix::new(RowType::F32, 1, 8, &floats).unwrap(),
+            Family::Auto,
+            1,
+            &mut Arena::default()
+        )
+        .is_none()
+    );
 }

@@ -32,11 +32,6 @@ impl Noise {
     fn bytes(&mut self, n: usize, limit: u64) -> Vec<i8> {
         (0..n).map(|_| (((self.bits() >> 20) % (2 * limit + 1)) as i32 - limit as i32) as i8).collect()
     }
-
-    /// `n` finite f16, as bits: subnormal and zero ones too.
-    fn halves(&mut self, n: usize) -> Vec<u16> {
-        (0..n).map(|_| (self.bits() >> 24) as u16 & 0xbfff).collect()
-    }
 }
 
 fn noise() -> Noise {

@@ -144,8 +144,11 @@ fn sums_and_rotations_have_the_same_bits_everywhere() {
     }
 }
 
+/// What `Rounded` takes, in its order.
+type Integers = (Vec<i8>, Vec<f32>, Vec<f32>, Vec<f32>, Vec<i32>);
+
 /// int8 of one token as the definition has it, one element at a time.
-fn quantize_plainly(x: &[f32], by_token: bool) -> (Vec<i8>, Vec<f32>, Vec<f32>, Vec<f32>, Vec<i32>) {
+fn quantize_plainly(x: &[f32], by_token: bool) -> Integers {
     let absmax = |x: &[f32]| x.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
     let (mut q, mut scale, mut sum16, mut sum32, mut whole) = (vec![], vec![], vec![], vec![], vec![]);
     for block in x.chunks(32) {

@@ -1,28 +1,14 @@
-//! AVX-512 F, BW, VL, VBMI and VNNI: x86-64 of 2019 (Ice Lake) and 2022 (Zen 4) and later.
-//!
-//! What this file does not replace is AVX2's. The kernels of the [`crate::trits`] tiles are written here twice: by lookup
-//! (`vpermi2b` splits a byte of five trits into two indices, `vpermw` turns each index into a partial sum that stands in a
-//! table: nothing is multiplied), and by multiply-add (`vpdpbusd`), which pays when several tokens share the decoded trits.
+//! The kernels of ternary tiles ([`crate::trits`]) twice: by lookup (`vpermi2b` splits a byte of five trits into two
+//! indices, `vpermw` turns each index into a partial sum that stands in a table: nothing is multiplied), and by multiply-add
+//! (`vpdpbusd`), which pays when several tokens share the decoded trits.
 
 use std::arch::x86_64::*;
 
-use crate::arch::avx2;
-use crate::dispatch::{Isa, Kernels};
-use crate::int_tiles::{Halves, IntInput, IntTile, Width};
-use crate::trits::{
-    BYTES_PER_BLOCK, COLS_PER_BLOCK, LINE, Line, PLANES, TILE_ROWS, Table, TritKernels, digits_of_byte,
-};
-
-pub(crate) static KERNELS: Kernels =
-    Kernels { isa: Isa::Avx512, trits: Some(&TRITS), int_tiles: Some(int_tile), ..avx2::TABLE };
-
-static TRITS: TritKernels = TritKernels { tables, lookup, multiply };
+use super::{PREFETCH, load};
+use crate::trits::{BYTES_PER_BLOCK, COLS_PER_BLOCK, LINE, Line, PLANES, TILE_ROWS, Table, digits_of_byte};
 
 /// Blocks whose partial sums fit into 16 bits: 12 * 20 columns * 127 = 30480.
 const BLOCKS_IN_16_BITS: usize = i16::MAX as usize / (COLS_PER_BLOCK * 127);
-
-/// Bytes ahead of the one in work that are asked for; measured: 0.5 to 4 kB do equally well.
-const PREFETCH: usize = 2048;
 
 /// What a byte of five trits becomes: index of its first three digits, index of its last two, and for the
 /// multiply-add family the same digits as 2-bit fields.
@@ -48,13 +34,6 @@ const fn split_tables() -> Split {
 }
 
 static SPLIT: Split = split_tables();
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(line: &Line) -> __m512i {
-    // SAFETY: the reference covers the 64 bytes that the load reads.
-    unsafe { _mm512_loadu_si512(line.0.as_ptr().cast()) }
-}
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -121,7 +100,7 @@ fn pattern_sums<const DIGITS: usize>(x: [i8; DIGITS], minus: [u32; DIGITS], plus
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-fn tables(x: &[i8], tables: &mut [Table]) {
+pub(super) fn tables(x: &[i8], tables: &mut [Table]) {
     const MINUS3: [u32; 3] = [lanes_of(3, 0, 0), lanes_of(3, 1, 0), lanes_of(3, 2, 0)];
     const PLUS3: [u32; 3] = [lanes_of(3, 0, 2), lanes_of(3, 1, 2), lanes_of(3, 2, 2)];
     const MINUS2: [u32; 2] = [lanes_of(2, 0, 0), lanes_of(2, 1, 0)];
@@ -141,7 +120,7 @@ fn tables(x: &[i8], tables: &mut [Table]) {
 
 /// One token against tiles of 32 rows that lie one behind the other.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn lookup(tiles: &[Line], tables: &[Table], sums: &mut [[i32; TILE_ROWS]]) {
+pub(super) fn lookup(tiles: &[Line], tables: &[Table], sums: &mut [[i32; TILE_ROWS]]) {
     let lines = tables.len() / 4;
     let tile = |n: usize| &tiles[n * lines..][..lines];
     let (fours, rest) = sums.as_chunks_mut::<4>();
@@ -235,7 +214,7 @@ fn decode(tile: &[Line], digits: &mut [[Line; 2]]) {
 
 /// Several tokens against one tile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
-fn multiply(
+pub(super) fn multiply(
     tile: &[Line],
     xs: &[i8],
     minus_sums: &[i32],
@@ -293,166 +272,6 @@ fn multiply_tokens<const T: usize>(
         let [rows0, rows16] = out[t].as_chunks_mut::<16>().0 else { continue };
         store_i32(rows0, _mm512_permutex2var_epi64(low[t], first, high[t]));
         store_i32(rows16, _mm512_permutex2var_epi64(low[t], second, high[t]));
-    }
-    out
-}
-
-/// One tile of 4- or 8-bit codes against all tokens. A single token meets the codes as they are stored; for several the
-/// tile is decoded once.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int_tile(tile: &IntTile<'_>, input: IntInput<'_>, codes: &mut Vec<[Line; 8]>, out: &mut [[f32; 16]]) {
-    let blocks = tile.scales.len();
-    if let ([out], Width::Four) = (&mut *out, tile.width) {
-        return *out = int_token_4(tile, input);
-    }
-    let codes = match tile.width {
-        Width::Eight => tile.lines.as_chunks::<8>().0,
-        Width::Four => {
-            codes.resize(blocks.max(codes.len()), [Line([0; LINE]); 8]);
-            decode_4(tile.lines, &mut codes[..blocks]);
-            &codes[..blocks]
-        }
-    };
-    let mut t = 0;
-    while t < out.len() {
-        macro_rules! tokens {
-            ($n:literal) => {{
-                let sums = int_tokens::<$n>(tile, codes, input, t);
-                out[t..t + $n].copy_from_slice(&sums);
-                t += $n;
-            }};
-        }
-        match out.len() - t {
-            8.. => tokens!(8),
-            4.. => tokens!(4),
-            2.. => tokens!(2),
-            _ => tokens!(1),
-        }
-    }
-}
-
-/// Halves of bytes into bytes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn decode_4(lines: &[Line], codes: &mut [[Line; 8]]) {
-    let low_half = _mm512_set1_epi8(15);
-    for (lines, codes) in lines.as_chunks::<4>().0.iter().zip(codes) {
-        for (i, line) in lines.iter().enumerate() {
-            let v = load(line);
-            let low = _mm512_and_si512(v, low_half);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(v), low_half);
-            // SAFETY: each reference covers the 64 bytes that a store writes.
-            unsafe {
-                _mm512_storeu_si512(codes[i].0.as_mut_ptr().cast(), low);
-                _mm512_storeu_si512(codes[4 + i].0.as_mut_ptr().cast(), high);
-            }
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_halves(halves: &Halves) -> __m512 {
-    // SAFETY: the reference covers the 32 bytes that the load reads.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.0.as_ptr().cast()) })
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn four(x: &[i8; 4]) -> __m512i {
-    _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn to_array(v: __m512) -> [f32; 16] {
-    let mut out = [0.0; 16];
-    // SAFETY: the array is the 64 bytes that the store writes.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
-    out
-}
-
-/// A block's part of the sums of 16 rows: `dots * (w_scale * x_scale)`, and the offsets times the sum of the activations.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add_block(
-    sums: __m512,
-    dots: __m512i,
-    w_scale: __m512,
-    offset: Option<__m512>,
-    x_scale: f32,
-    x_sum: f32,
-) -> __m512 {
-    let scale = _mm512_mul_ps(w_scale, _mm512_set1_ps(x_scale));
-    let sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums);
-    match offset {
-        Some(offset) => _mm512_fmadd_ps(offset, _mm512_set1_ps(x_sum), sums),
-        None => sums,
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int_token_4(tile: &IntTile<'_>, input: IntInput<'_>) -> [f32; 16] {
-    let blocks = tile.scales.len();
-    let low_half = _mm512_set1_epi8(15);
-    let lines = &tile.lines.as_chunks::<4>().0[..blocks];
-    let x = &input.q.as_chunks::<32>().0[..blocks];
-    let (x_scale, x_sum) = (&input.scale[..blocks], &input.sum[..blocks]);
-    let mut sums = _mm512_setzero_ps();
-    for b in 0..blocks {
-        let x4 = x[b].as_chunks::<4>().0;
-        let mut dots = [_mm512_set1_epi32(-tile.zero * x_sum[b]), _mm512_setzero_si512()];
-        for i in 0..4 {
-            _mm_prefetch::<_MM_HINT_T1>(lines[b][i].0.as_ptr().wrapping_add(PREFETCH).cast());
-            let v = load(&lines[b][i]);
-            let low = _mm512_and_si512(v, low_half);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(v), low_half);
-            dots[0] = _mm512_dpbusd_epi32(dots[0], low, four(&x4[i]));
-            dots[1] = _mm512_dpbusd_epi32(dots[1], high, four(&x4[4 + i]));
-        }
-        let dots = _mm512_add_epi32(dots[0], dots[1]);
-        let offset = tile.offsets.get(b).map(|halves| load_halves(halves));
-        sums = add_block(sums, dots, load_halves(&tile.scales[b]), offset, x_scale[b], input.scaled_sum[b]);
-    }
-    to_array(sums)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int_tokens<const T: usize>(
-    tile: &IntTile<'_>,
-    codes: &[[Line; 8]],
-    input: IntInput<'_>,
-    first: usize,
-) -> [[f32; 16]; T] {
-    let blocks = codes.len();
-    let x: [&[[i8; 32]]; T] =
-        std::array::from_fn(|t| &input.q.as_chunks::<32>().0[(first + t) * blocks..][..blocks]);
-    let x_scale: [&[f32]; T] = std::array::from_fn(|t| &input.scale[(first + t) * blocks..][..blocks]);
-    let x_sum: [&[i32]; T] = std::array::from_fn(|t| &input.sum[(first + t) * blocks..][..blocks]);
-    let scaled: [&[f32]; T] = std::array::from_fn(|t| &input.scaled_sum[(first + t) * blocks..][..blocks]);
-    let mut sums = [_mm512_setzero_ps(); T];
-    for b in 0..blocks {
-        let mut dots = [_mm512_setzero_si512(); T];
-        for t in 0..T {
-            dots[t] = _mm512_set1_epi32(-tile.zero * x_sum[t][b]);
-        }
-        for i in 0..8 {
-            let w = load(&codes[b][i]);
-            for t in 0..T {
-                dots[t] = _mm512_dpbusd_epi32(dots[t], w, four(&x[t][b].as_chunks::<4>().0[i]));
-            }
-        }
-        let w_scale = load_halves(&tile.scales[b]);
-        let offset = tile.offsets.get(b).map(|halves| load_halves(halves));
-        for t in 0..T {
-            sums[t] = add_block(sums[t], dots[t], w_scale, offset, x_scale[t][b], scaled[t][b]);
-        }
-    }
-    let mut out = [[0.0; 16]; T];
-    for t in 0..T {
-        out[t] = to_array(sums[t]);
     }
     out
 }
