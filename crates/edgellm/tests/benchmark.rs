@@ -100,6 +100,19 @@ fn a_rounded_model_reads_fewer_bytes() {
 }
 
 #[test]
+fn a_profile_has_every_operation_and_layer() {
+    let model = own("models/tiny-gguf/qwen2-tiny.gguf");
+    let report = json(&as_strs(&benchmark(&[&model, "--json", "--profile"])));
+    check(&report, &["profile"]);
+    for what in ["prefill", "decode"] {
+        assert_eq!(report["profile"][what]["operations"].as_array().unwrap().len(), 9);
+        assert_eq!(report["profile"][what]["layers"].as_array().unwrap().len(), 2);
+    }
+    let table = stdout(&as_strs(&benchmark(&[&model, "--profile"])));
+    assert!(table.contains("classifier") && table.contains("layer 1"), "{table}");
+}
+
+#[test]
 fn comparison_page_and_table() {
     let folder = tempfile::tempdir().unwrap();
     let (earlier, page) = (folder.path().join("earlier.json"), folder.path().join("page.html"));
@@ -126,14 +139,14 @@ fn all_types_side_by_side() {
     let args = benchmark(&[&model, "--all", "--json", "--text", file.to_str().unwrap()]);
     let reports = json(&as_strs(&args));
     let reports = reports.as_array().unwrap();
-    assert_eq!(reports.len(), 6);
+    assert_eq!(reports.len(), 8);
     for report in reports {
         check(report, &["size_mb", "perplexity"]);
     }
     let perplexity = |i: usize| reports[i]["perplexity"].as_f64().unwrap();
     assert!((perplexity(0) - perplexity(1)).abs() < 0.01 * perplexity(0), "f32 and f16 are nearly the same");
     let table = stdout(&as_strs(&benchmark(&[&model, "--all"])));
-    assert!(table.contains("tmac1") && table.lines().count() == 7, "{table}");
+    assert!(table.contains("tmac1") && table.lines().count() == 9, "{table}");
 }
 
 #[test]

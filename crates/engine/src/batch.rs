@@ -4,6 +4,7 @@ use crate::error::EngineError;
 use crate::forward::{Buffers, MAX_BATCH, forward};
 use crate::kv_cache::KvCache;
 use crate::model::Model;
+use crate::profile::Profile;
 
 /// Which of a slot's tokens get logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,16 @@ impl<'m> Batch<'m> {
         self.check_logits(slots)?;
         slots.iter_mut().for_each(|slot| slot.cache.extend(slot.ids.len()));
         Ok(&self.buffers.logits)
+    }
+
+    /// From now on the time of every operation is taken.
+    pub fn start_profile(&mut self) {
+        self.buffers.profile = Some(Profile::new(self.model.config.n_layers));
+    }
+
+    /// What was taken since [`Batch::start_profile`], and no more is.
+    pub fn take_profile(&mut self) -> Option<Profile> {
+        self.buffers.profile.take()
     }
 
     /// The logits of the last batch.

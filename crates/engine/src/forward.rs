@@ -9,6 +9,7 @@ use crate::batch::Slot;
 use crate::config::{ModelConfig, Rope};
 use crate::kv_cache::cache_shape;
 use crate::model::Model;
+use crate::profile::{Operation, Profile};
 use crate::weights::{ActivationMode, Layer, Linear};
 
 /// Tokens that go through the layers together at most: enough to use each row of weights many times while it
@@ -39,6 +40,8 @@ pub(crate) struct Buffers {
     parts: Vec<f32>,
     /// `[rows, vocab_size]`
     pub(crate) logits: Vec<f32>,
+    /// Where the time goes, if somebody asked.
+    pub(crate) profile: Option<Profile>,
 }
 
 impl Buffers {
@@ -60,6 +63,14 @@ impl Buffers {
             sliding_rotations: room(table_len(c.head_dim)),
             parts: Vec::with_capacity(parts_capacity(&heads(c, None), context)),
             logits: Vec::with_capacity(c.vocab_size),
+            profile: None,
+        }
+    }
+
+    /// Says what the time since the last call went into.
+    fn lap(&mut self, layer: Option<usize>, operation: Operation) {
+        if let Some(profile) = &mut self.profile {
+            profile.lap(layer, operation);
         }
     }
 }
@@ -84,14 +95,20 @@ impl Frequencies {
 /// Runs the tokens of all slots (ids inside the vocabulary, positions inside the caches) through all layers,
 /// stores their keys and values, and leaves the logits that the slots ask for in `b.logits`.
 pub(crate) fn forward(model: &Model, slots: &mut [Slot<'_>], b: &mut Buffers) -> Result<(), MatmulError> {
+    if let Some(profile) = &mut b.profile {
+        profile.start();
+    }
     embed(model, slots, b)?;
     rotations(model, slots, &model.frequencies.all, &mut b.rotations);
     rotations(model, slots, &model.frequencies.sliding, &mut b.sliding_rotations);
+    b.lap(None, Operation::Embedding);
     for (l, layer) in model.weights.layers.iter().enumerate() {
         attention(model, layer, l, slots, b)?;
-        feed_forward(model, layer, b)?;
+        feed_forward(model, layer, l, b)?;
     }
-    logits(model, slots, b)
+    logits(model, slots, b)?;
+    b.lap(None, Operation::Classifier);
+    Ok(())
 }
 
 /// x = the embeddings of all tokens
@@ -121,6 +138,7 @@ fn attention(
     load_normed(model, &b.x, &layer.rms_att, &mut b.input);
     let layers = [(&layer.wq, &mut b.q), (&layer.wk, &mut b.k), (&layer.wv, &mut b.v)];
     linear(model, &mut b.input, layers)?;
+    b.lap(Some(l), Operation::Qkv);
     for (x, norm) in [(&mut b.q, &layer.q_norm), (&mut b.k, &layer.k_norm)] {
         if let Some(norm) = norm {
             rms_norm_rows_in_place(team, x, norm, c.norm_eps);
@@ -136,6 +154,7 @@ fn attention(
         slot.cache.store(l, &keys[..n], &values[..n]);
         (keys, values) = (&keys[n..], &values[n..]);
     }
+    b.lap(Some(l), Operation::Rope);
     let span = |i: usize| {
         let Slot { cache, ids, .. } = &slots[i];
         let (cached, pages) = cache.layer(l);
@@ -144,21 +163,26 @@ fn attention(
     b.xb.resize(b.q.len(), 0.0);
     let heads = heads(c, sliding.map(|s| s.window));
     attend(team, &heads, slots.len(), &span, &b.q, &mut b.xb, &mut b.parts);
+    b.lap(Some(l), Operation::Attention);
     load(model, &b.xb, c.q_dim(), &layer.attn_sub_norm, &mut b.input);
     linear(model, &mut b.input, [(&layer.wo, &mut b.xb)])?;
     add_normed(model, &layer.post_att_norm, b);
+    b.lap(Some(l), Operation::Wo);
     Ok(())
 }
 
 /// x += w2(f(w1 x') * w3 x') with x' = norm(x)
-fn feed_forward(model: &Model, layer: &Layer, b: &mut Buffers) -> Result<(), MatmulError> {
+fn feed_forward(model: &Model, layer: &Layer, l: usize, b: &mut Buffers) -> Result<(), MatmulError> {
     let c = &model.config;
     load_normed(model, &b.x, &layer.rms_ffn, &mut b.input);
     linear(model, &mut b.input, [(&layer.w1, &mut b.gate), (&layer.w3, &mut b.up)])?;
+    b.lap(Some(l), Operation::GateUp);
     c.activation.gate_on(&model.team, &mut b.gate, &b.up);
+    b.lap(Some(l), Operation::Activation);
     load(model, &b.gate, c.hidden_dim, &layer.ffn_sub_norm, &mut b.input);
     linear(model, &mut b.input, [(&layer.w2, &mut b.xb)])?;
     add_normed(model, &layer.post_ffn_norm, b);
+    b.lap(Some(l), Operation::Down);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub mod kv_cache;
 mod loader;
 pub mod machine;
 mod model;
+pub mod profile;
 mod realtime;
 mod requantize;
 pub mod sampler;

@@ -117,13 +117,16 @@ impl Model {
     /// The family of kernels that most of the model runs on: what `--kernel` asked for where the matrices can be had in
     /// that form; `auto` means lookup for one token and multiply for several.
     pub fn kernel_family(&self) -> &'static str {
-        match self.weights.layers.first().map(|layer| &layer.w1.weight.storage) {
+        let matrix = self.weights.layers.first().map(|layer| &layer.w1.weight);
+        let tiled = matrix.is_some_and(|m| Trits::takes(m.row_type) || IntTiles::takes(m.row_type));
+        match matrix.map(|matrix| &matrix.storage) {
             Some(Storage::Trits(trits)) => match trits.family() {
                 Family::Auto => "auto",
                 Family::Lookup => "lookup",
                 Family::Multiply | Family::Reference => "multiply",
             },
             Some(Storage::Ints(_)) => "multiply",
+            Some(Storage::Rows(_)) if tiled => "reference",
             _ if kernels::isa() == Isa::Scalar => "reference",
             _ => "multiply",
         }

@@ -5,6 +5,7 @@ use crate::error::EngineError;
 use crate::forward::MAX_BATCH;
 use crate::kv_cache::KvCache;
 use crate::model::Model;
+use crate::profile::Profile;
 use crate::realtime;
 
 /// What [`Sequence::forward_all`] calls with the index of each token and its logits `[vocab_size]`.
@@ -65,6 +66,16 @@ impl<'m> Sequence<'m> {
     /// Forgets everything from `position` on.
     pub fn truncate(&mut self, position: usize) {
         self.cache.truncate(position);
+    }
+
+    /// From now on the time of every operation is taken.
+    pub fn start_profile(&mut self) {
+        self.batch.start_profile();
+    }
+
+    /// What was taken since [`Sequence::start_profile`], and no more is.
+    pub fn take_profile(&mut self) -> Option<Profile> {
+        self.batch.take_profile()
     }
 
     /// Runs `ids` and returns the logits `[vocab_size]` of the last one.

@@ -59,8 +59,11 @@ pub(crate) struct BenchmarkArgs {
     #[arg(long, value_name = "MB", default_value_t = BANDWIDTH_MB, value_parser = positive)]
     pub(crate) bandwidth_mb: usize,
     /// Measure every type side by side, each in a process of its own
-    #[arg(long, conflicts_with_all = ["layers", "head", "stored_as", "compare", "html"])]
+    #[arg(long, conflicts_with_all = ["layers", "head", "stored_as", "compare", "html", "profile", "kernel"])]
     pub(crate) all: bool,
+    /// Also where the time goes: each operation and each layer, in runs of their own
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// Add size_mb to the object: for the processes of --all
     #[arg(long, hide = true)]
     pub(crate) with_size: bool,

@@ -111,7 +111,7 @@ fn print(report: &Report, out: &mut Output) -> Result<()> {
         out.line(&format!("{name:<15} {value}"))?;
     }
     for kernel in &report.kernels {
-        out.line(&format!("{:<15} {}: {}", kernel.types, kernel.family, kernel.why))?;
+        out.line(&format!("{:<20} {}: {}", kernel.types, kernel.family, kernel.why))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use engine::machine::ReadBandwidth;
+use engine::profile::Profile;
 use engine::sampler::{Sampler, Sampling};
 use engine::{Batch, LogitsOf, Model, Sequence, Slot};
 
@@ -30,6 +31,8 @@ pub(super) struct Plan {
     pub(super) batch_sizes: Vec<usize>,
     /// Rounds.
     pub(super) repeat: usize,
+    /// Whether the time of each operation is taken too, in runs of their own.
+    pub(super) profile: bool,
     /// Megabytes that are read to measure the bandwidth.
     pub(super) bandwidth_mb: usize,
 }
@@ -60,6 +63,10 @@ pub(super) struct Measured {
     pub(super) ttft: Vec<f64>,
     /// Seconds between tokens, of all rounds of the longest decode in the order in which they came.
     pub(super) gaps: Vec<f64>,
+    /// Operations of a prompt of the first length.
+    pub(super) prefill_profile: Option<Profile>,
+    /// Operations of the longest decode.
+    pub(super) decode_profile: Option<Profile>,
     /// Bytes a second of plain reading.
     pub(super) bandwidth: Vec<f64>,
     /// The most memory held while running, in bytes.
@@ -122,6 +129,14 @@ pub(super) fn measure(model: &Model, plan: &Plan) -> Result<Measured> {
             measured.bandwidth.push(memory.best_of(BANDWIDTH_PASSES));
         }
         progress.inc(1);
+    }
+    if plan.profile {
+        runner.sequence.start_profile();
+        runner.prefill(plan.prompt_lengths.first().copied().unwrap_or(WARM_UP))?;
+        measured.prefill_profile = runner.sequence.take_profile();
+        runner.sequence.start_profile();
+        runner.decode(0, longest)?;
+        measured.decode_profile = runner.sequence.take_profile();
     }
     progress.finish_and_clear();
     Ok(measured)

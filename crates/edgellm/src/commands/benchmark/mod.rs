@@ -20,7 +20,7 @@ use crate::args::{BenchmarkArgs, ShapeArg, TypeArg};
 use crate::output::Output;
 use crate::resolve;
 use measure::{Plan, measure};
-use report::{Report, rounded};
+use report::{ProfileReport, Report, rounded};
 
 /// Lengths unless the user says otherwise: those that other engines' tools report.
 const PROMPT_LENGTHS: [usize; 2] = [128, 512];
@@ -55,9 +55,13 @@ pub(crate) fn run(args: &BenchmarkArgs, out: &mut Output) -> Result<()> {
         page::write(path, &page)?;
     }
     if args.json {
+        report.profile = ProfileReport::new(&measured);
         return out.json(&report);
     }
     table::print(&report, &plan, &measured, out)?;
+    if let Some(profile) = ProfileReport::new(&measured) {
+        table::print_profile(&profile, out)?;
+    }
     match &other {
         Some(other) => table::compare(&report, other, out),
         None => Ok(()),
@@ -101,6 +105,7 @@ fn plan(args: &BenchmarkArgs, seq_len: usize) -> Plan {
         depth: args.depth,
         batch_sizes: lengths(&args.batch_sizes, &BATCH_SIZES),
         repeat: args.repeat,
+        profile: args.profile,
         bandwidth_mb: args.bandwidth_mb,
     }
 }

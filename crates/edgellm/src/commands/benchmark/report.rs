@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use engine::profile::{Operation, Profile};
 use engine::{Model, ModelInfo};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,45 @@ pub(super) struct Report {
     /// Where a text was given.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) perplexity: Option<f64>,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) profile: Option<ProfileReport>,
+}
+
+/// Where the time of a forward pass goes, in milliseconds: a batch of a prompt, and one generated token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ProfileReport {
+    pub(super) prefill: Times,
+    pub(super) decode: Times,
+}
+
+/// The mean forward pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Times {
+    /// Over all layers.
+    pub(super) operations: Vec<(String, f64)>,
+    /// Over all operations of each layer.
+    pub(super) layers: Vec<f64>,
+}
+
+impl ProfileReport {
+    /// If the operations were measured.
+    pub(super) fn new(measured: &Measured) -> Option<Self> {
+        let prefill = Times::new(measured.prefill_profile.as_ref()?);
+        Some(Self { prefill, decode: Times::new(measured.decode_profile.as_ref()?) })
+    }
+}
+
+impl Times {
+    fn new(profile: &Profile) -> Self {
+        let milliseconds = |time: Duration| rounded(time.as_secs_f64() * 1e3);
+        let of =
+            |operation: Operation| (operation.name().to_owned(), milliseconds(profile.operation(operation)));
+        Self {
+            operations: Operation::ALL.map(of).to_vec(),
+            layers: profile.layers().map(milliseconds).collect(),
+        }
+    }
 }
 
 /// Time between tokens.
@@ -74,6 +114,7 @@ impl Report {
             load_ms: rounded(load.as_secs_f64() * 1e3),
             size_mb: None,
             perplexity: None,
+            profile: None,
         }
     }
 }
@@ -159,6 +200,7 @@ mod tests {
             load_ms: 7.5,
             size_mb: None,
             perplexity: None,
+            profile: None,
         };
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.contains(r#""prefill_tok_s":{"128":1.5,"512":2.5}"#), "{json}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::measure::{Measured, Plan};
-use super::report::{InterToken, Report};
+use super::report::{InterToken, ProfileReport, Report};
 use crate::output::Output;
 
 /// Prints the figures, each with the range of its runs.
@@ -53,6 +53,20 @@ fn range(runs: &[f64]) -> String {
     let (least, most) =
         runs.iter().fold((f64::INFINITY, 0.0f64), |(least, most), &x| (least.min(x), most.max(x)));
     if runs.len() > 1 { format!("  ({least:.1} to {most:.1})") } else { String::new() }
+}
+
+/// Prints the time of each operation and of each layer, of a batch of the prompt and of a generated token.
+pub(super) fn print_profile(profile: &ProfileReport, out: &mut Output) -> Result<()> {
+    let (prefill, decode) = (&profile.prefill, &profile.decode);
+    out.line("")?;
+    out.line(&format!("{:<16} {:>12} {:>12}", "ms a pass", "prefill", "decode"))?;
+    for ((name, prefill), (_, decode)) in prefill.operations.iter().zip(&decode.operations) {
+        out.line(&format!("{name:<16} {prefill:>12.3} {decode:>12.3}"))?;
+    }
+    for (layer, (prefill, decode)) in prefill.layers.iter().zip(&decode.layers).enumerate() {
+        out.line(&format!("{:<16} {prefill:>12.3} {decode:>12.3}", format!("layer {layer}")))?;
+    }
+    Ok(())
 }
 
 /// Prints each figure of `this` beside that of `other`, and their ratio: above 1 is better.
