@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 
 # EdgeLLM's arguments; the peers' models: (name in the table, engine, file, further arguments).
@@ -79,13 +80,14 @@ SEQUENCES = [1, 8]
 
 
 def run(command):
-    """Standard output and the peak memory in MB of a command."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # The output is small: it fits the pipes, so reading it after the end cannot block the program.
-    out, err = process.stdout, process.stderr
-    text, errors = out.read(), err.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    """Standard output, standard error and the peak memory in MB of a command."""
+    with tempfile.TemporaryFile("w+") as errors_file:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors_file, text=True)
+        text = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors_file.seek(0)
+        errors = errors_file.read()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{errors[-2000:]}")
     return text, errors, usage.ru_maxrss * 1024 / 1e6

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Make the models that compare.py runs: random weights of a true shape in the formats of each engine.
 #
-#   bash make_models.sh OUT_DIR --llama-quantize PATH [--ik-llama-quantize PATH] [--python PATH]
+#   bash make_models.sh OUT_DIR --llama-quantize PATH [--ik-llama-quantize PATH] [--edgellm PATH] [--python PATH]
 #
 # Takes about 9 GB of disk while it works and 5 GB in the end. Models that are there already are kept.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?OUT_DIR}
 shift
-quantize= ik_quantize= python=python3
+quantize= ik_quantize= edgellm= python=python3
 while [ $# -gt 0 ]; do
     case $1 in
     --llama-quantize) quantize=$2 ;;
     --ik-llama-quantize) ik_quantize=$2 ;;
+    --edgellm) edgellm=$2 ;;
     --python) python=$2 ;;
     *) echo "unknown option $1" >&2 && exit 2 ;;
     esac
@@ -48,6 +49,10 @@ made stories110m-f32.gguf "$python" "$here/models.py" {} --shape stories110m --t
 quantized stories110m-tq2_0.gguf "$quantize" stories110m-f32.gguf TQ2_0 q6_k
 quantized stories110m-q4_0.gguf "$quantize" stories110m-f32.gguf Q4_0 q6_k
 quantized stories110m-iq2_bn.gguf "$ik_quantize" stories110m-f32.gguf IQ2_BN q6_k
+# For llama2.c, which also wants its own tokenizer.bin beside it.
+if [ -n "$edgellm" ]; then
+    made stories110m.bin "$edgellm" convert "$out/stories110m-f32.gguf" {} --to llama2c
+fi
 
 made smollm-135m-f16.gguf "$python" "$here/models.py" {} --shape smollm-135m --type f16
 quantized smollm-135m-q4_1.gguf "$quantize" smollm-135m-f16.gguf Q4_1 q8_0
