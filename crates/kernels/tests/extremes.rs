@@ -8,7 +8,7 @@
 use kernels::codec::quantize_row;
 use kernels::matmul::matmul;
 use kernels::trits::{Family, Trits, matmul_trits};
-use kernels::{ActivationForm, Activations, Matrix, RowType, Team};
+use kernels::{ActivationForm, Activations, Arena, Matrix, RowType, Team};
 
 /// All short rows, then the neighbours of powers of two.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -55,7 +55,9 @@ fn ternary_sums_are_exact_at_the_extremes() {
             // Every scale is 1, and the sums are below 2^24: exact in f32 too.
             let want = tokens.map(|activation| PATTERNS.map(|(_, sum)| sum(cols) * activation));
             for family in [Family::Lookup, Family::Multiply] {
-                let Some(packed) = Trits::pack(&w, family, 1) else { continue };
+                let Some(packed) = Trits::pack(&w, family, 1, &mut Arena::default(), &|_| {}) else {
+                    continue;
+                };
                 let mut out = [[f32::NAN; PATTERNS.len()]; 5];
                 matmul_trits(&team, &mut input, &mut [(&packed, out.as_flattened_mut())]).unwrap();
                 assert_eq!(out, want, "{ty} {cols} {family:?}");

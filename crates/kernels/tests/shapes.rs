@@ -8,7 +8,7 @@ use kernels::codec::{dequantize_row, quantize_row};
 use kernels::int_tiles::{IntTiles, matmul_int_tiles};
 use kernels::matmul::matmul;
 use kernels::trits::{Family, Trits, matmul_trits};
-use kernels::{ActivationForm, Activations, Matrix, RowType, Team};
+use kernels::{ActivationForm, Activations, Arena, Matrix, RowType, Team};
 
 /// Rows, columns, tokens.
 fn shapes() -> Vec<(usize, usize, usize)> {
@@ -80,7 +80,7 @@ fn ternary_products_are_exact_in_every_shape() {
         matmul(&team, &w, &mut load(&x, cols), ActivationForm::Int8Token, &mut out).unwrap();
         assert_eq!(out, want, "{rows} x {cols}, {tokens} tokens, rows");
         for family in [Family::Lookup, Family::Multiply] {
-            let Some(packed) = Trits::pack(&w, family, 1) else { continue };
+            let Some(packed) = Trits::pack(&w, family, 1, &mut Arena::default(), &|_| {}) else { continue };
             out.fill(f32::NAN);
             matmul_trits(&team, &mut load(&x, cols), &mut [(&packed, &mut out)]).unwrap();
             assert_eq!(out, want, "{rows} x {cols}, {tokens} tokens, {family:?}");
@@ -101,7 +101,7 @@ fn products_of_blocks_are_rounded_sums_in_every_shape() {
             let x = noise.activations(tokens, cols);
             let mut ways = vec![vec![f32::NAN; tokens * rows]];
             matmul(&team, &w, &mut load(&x, cols), ActivationForm::Int8Block, &mut ways[0]).unwrap();
-            if let Some(packed) = IntTiles::pack(&w, 1) {
+            if let Some(packed) = IntTiles::pack(&w, 1, &mut Arena::default(), &|_| {}) {
                 let mut out = vec![f32::NAN; tokens * rows];
                 let products = &mut [(&packed, &mut out[..])];
                 matmul_int_tiles(&team, &mut load(&x, cols), ActivationForm::Int8Block, products).unwrap();
