@@ -32,7 +32,7 @@ impl Noise {
 
     /// Whole numbers in -127..=127, 127 among each 32 of a token.
     fn activations(&mut self, tokens: usize, cols: usize) -> Vec<f32> {
-        let value = |i: usize| if i % cols % 32 == 0 { 127 } else { self.below(255) - 127 };
+        let value = |i: usize| if (i % cols).is_multiple_of(32) { 127 } else { self.below(255) - 127 };
         (0..tokens * cols).map(value).map(|x| x as f32).collect()
     }
 }
