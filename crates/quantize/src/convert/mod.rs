@@ -17,7 +17,7 @@ mod vocabulary;
 
 use std::path::Path;
 
-use engine::{LoadOptions, Model, SourceFile, TokenizerSource};
+use engine::{KernelFamily, LoadOptions, Model, SourceFile, TokenizerSource};
 use formats::writer::AtomicFile;
 
 pub use error::ConvertError;
@@ -125,7 +125,8 @@ pub fn convert(
     progress: &mut Progress<'_>,
 ) -> Result<Report, ConvertError> {
     // Weights are only read here: one thread, whatever the user runs with.
-    let load = LoadOptions { threads: Some(1), ..options.load.clone() };
+    // The rows as the file has them: nothing is multiplied here.
+    let load = LoadOptions { threads: Some(1), kernel: KernelFamily::Reference, ..options.load.clone() };
     let model = Model::load(input, &load)?;
     let source = Source {
         file: if input.is_dir() { None } else { Some(SourceFile::open(input)?) },
