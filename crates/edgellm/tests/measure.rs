@@ -18,8 +18,8 @@ fn inspect_tells_what_a_file_is() {
     {
         assert_eq!(report["config"][field], value, "{field}");
     }
-    // keys and values x layers x positions x kv heads x head_dim x bytes of an f16
-    assert_eq!(report["memory"]["kv_cache"], 2 * 2 * 64 * 2 * 8 * 2);
+    // layers x positions x kv heads x (head_dim of the keys + head_dim of the values in whole vectors of 16) x bytes of an f16
+    assert_eq!(report["memory"]["kv_cache"], 2 * 64 * 2 * (8 + 16) * 2);
     let tensors = report["tensors"].as_array().unwrap();
     let embedding = tensors.iter().find(|tensor| tensor["name"] == "token_embd.weight").unwrap();
     assert_eq!(embedding["shape"], serde_json::json!([304, 32]));
