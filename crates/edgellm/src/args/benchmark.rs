@@ -46,7 +46,7 @@ pub(crate) struct BenchmarkArgs {
     /// Numbers of tokens that are generated; 128 by default
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = positive)]
     pub(crate) decode_lengths: Option<Vec<usize>>,
-    /// Numbers of sequences that are generated together, as long as the longest of --decode-lengths; 1 by default
+    /// Numbers of sequences that are generated together, each of them the longest decode; 1 by default
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = positive)]
     pub(crate) batch_sizes: Option<Vec<usize>>,
     /// Tokens that stand in the context before those that are generated
