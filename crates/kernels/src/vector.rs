@@ -42,6 +42,10 @@ pub(crate) trait Vector: Copy {
     /// Lane i added to lane i + 8, those to lane i + 4, and so on: the same order everywhere.
     fn sum(self) -> f32;
     fn max_lane(self) -> f32;
+    /// Asks for the cache line of `x[at]` in the second-level cache (the first is full of what is worked on), where
+    /// the instruction set can; nothing beyond the end is asked for.
+    #[inline(always)]
+    fn prefetch<T>(_x: &[T], _at: usize) {}
 }
 
 /// A vector from at most sixteen floats, the rest 0.

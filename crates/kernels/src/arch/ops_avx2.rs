@@ -176,4 +176,11 @@ impl Vector for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(v2, _mm_movehdup_ps(v2)))
         })
     }
+
+    #[inline(always)]
+    fn prefetch<T>(x: &[T], at: usize) {
+        if let Some(x) = x.get(at) {
+            avx2!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()))
+        }
+    }
 }

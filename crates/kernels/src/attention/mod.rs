@@ -255,7 +255,9 @@ impl Job<'_, '_> {
             if scratch.visible.iter().all(Range::is_empty) {
                 continue;
             }
-            let view = view(&span.cached, shape, span.pages[page] as usize, kv_head);
+            let next = span.pages.get(page + 1).filter(|_| (page + 1) * PAGE < last);
+            let pages = (span.pages[page] as usize, next.map(|&next| next as usize));
+            let view = view(&span.cached, shape, pages, kv_head);
             let rows =
                 Rows { queries: &scratch.queries, head_dim: shape.head_dim, visible: &scratch.visible };
             // SAFETY: `vector_ops()` gives only functions that this processor can run.
@@ -264,24 +266,34 @@ impl Job<'_, '_> {
     }
 }
 
-/// One head of one page.
-fn view<'a>(cached: &Cached<'a>, shape: CacheShape, page: usize, head: usize) -> PageView<'a> {
+/// One head of one page and its keys in the page after it.
+fn view<'a>(
+    cached: &Cached<'a>,
+    shape: CacheShape,
+    (page, next): (usize, Option<usize>),
+    head: usize,
+) -> PageView<'a> {
     let (key_len, value_len) = (shape.head_dim * PAGE, shape.width() * PAGE);
     let keys = page * shape.page_keys() + head * key_len;
     let values = page * shape.page_values() + head * value_len;
     let scales = page * shape.page_scales() + head * PAGE;
+    let next = next.map_or(0..0, |next| {
+        let at = next * shape.page_keys() + head * key_len;
+        at..at + key_len
+    });
     match *cached {
         Cached::F32 { keys: k, values: v } => {
-            PageView::F32 { keys: &k[keys..][..key_len], values: &v[values..][..value_len] }
+            PageView::F32 { keys: &k[keys..][..key_len], values: &v[values..][..value_len], next: &k[next] }
         }
         Cached::F16 { keys: k, values: v } => {
-            PageView::F16 { keys: &k[keys..][..key_len], values: &v[values..][..value_len] }
+            PageView::F16 { keys: &k[keys..][..key_len], values: &v[values..][..value_len], next: &k[next] }
         }
         Cached::I8 { keys: k, key_scales, values: v, value_scales } => PageView::I8 {
             keys: &k[keys..][..key_len],
             key_scales: &key_scales[scales..][..PAGE],
             values: &v[values..][..value_len],
             value_scales: &value_scales[scales..][..PAGE],
+            next: &k[next],
         },
     }
 }

@@ -9,11 +9,12 @@ use std::ops::Range;
 use super::cache::PAGE;
 use crate::vector::{LANES, Vector, exp};
 
-/// Keys and values of one head in one page.
+/// Keys and values of one head in one page. `next` are the keys of the page that comes after it, or empty: the
+/// processor is asked for them early.
 pub(crate) enum PageView<'a> {
-    F32 { keys: &'a [f32], values: &'a [f32] },
-    F16 { keys: &'a [u16], values: &'a [u16] },
-    I8 { keys: &'a [i8], key_scales: &'a [f32], values: &'a [i8], value_scales: &'a [f32] },
+    F32 { keys: &'a [f32], values: &'a [f32], next: &'a [f32] },
+    F16 { keys: &'a [u16], values: &'a [u16], next: &'a [u16] },
+    I8 { keys: &'a [i8], key_scales: &'a [f32], values: &'a [i8], value_scales: &'a [f32], next: &'a [i8] },
 }
 
 /// Query rows and what each sees of the page.
@@ -53,6 +54,14 @@ impl Running {
     }
 }
 
+/// Asks for the cache lines of a range that begins with one.
+#[inline(always)]
+fn prefetch<V: Vector, E>(x: &[E], range: Range<usize>) {
+    for at in range.step_by(64 / size_of::<E>()) {
+        V::prefetch(x, at);
+    }
+}
+
 /// What a cached element is when it is read.
 trait Element: Copy {
     fn load<V: Vector>(x: &[Self; LANES]) -> V;
@@ -88,10 +97,15 @@ pub(crate) fn attend_page<V: Vector, const R: usize, const C: usize>(
     running: &mut Running,
 ) {
     match *view {
-        PageView::F32 { keys, values } => groups::<V, f32, R, C>(rows, (keys, None), (values, None), running),
-        PageView::F16 { keys, values } => groups::<V, u16, R, C>(rows, (keys, None), (values, None), running),
-        PageView::I8 { keys, key_scales, values, value_scales } => {
-            groups::<V, i8, R, C>(rows, (keys, Some(key_scales)), (values, Some(value_scales)), running);
+        PageView::F32 { keys, values, next } => {
+            groups::<V, f32, R, C>(rows, (keys, None), (values, None), next, running);
+        }
+        PageView::F16 { keys, values, next } => {
+            groups::<V, u16, R, C>(rows, (keys, None), (values, None), next, running);
+        }
+        PageView::I8 { keys, key_scales, values, value_scales, next } => {
+            let (keys, values) = ((keys, Some(key_scales)), (values, Some(value_scales)));
+            groups::<V, i8, R, C>(rows, keys, values, next, running);
         }
     }
 }
@@ -104,14 +118,15 @@ fn groups<V: Vector, E: Element, const R: usize, const C: usize>(
     rows: &Rows<'_>,
     keys: Scaled<'_, E>,
     values: Scaled<'_, E>,
+    next: &[E],
     running: &mut Running,
 ) {
     let n = rows.visible.len();
     for first in (0..n / R * R).step_by(R) {
-        group::<V, E, R, C>(first, rows, keys, values, running);
+        group::<V, E, R, C>(first, rows, keys, values, next, running);
     }
     for first in n / R * R..n {
-        group::<V, E, 1, 4>(first, rows, keys, values, running);
+        group::<V, E, 1, 4>(first, rows, keys, values, next, running);
     }
 }
 
@@ -121,8 +136,11 @@ fn group<V: Vector, E: Element, const R: usize, const C: usize>(
     rows: &Rows<'_>,
     keys: Scaled<'_, E>,
     values: Scaled<'_, E>,
+    next: &[E],
     running: &mut Running,
 ) {
+    // The first rows bring in what follows: the values beside the scores, the next keys beside the values.
+    let (next, soon) = if first == 0 { (next, values.0) } else { (&next[..0], &values.0[..0]) };
     let visible = &rows.visible[first..][..R];
     if visible.iter().all(Range::is_empty) {
         return;
@@ -131,7 +149,7 @@ fn group<V: Vector, E: Element, const R: usize, const C: usize>(
     for (r, query) in queries.iter_mut().enumerate() {
         *query = &rows.queries[(first + r) * rows.head_dim..][..rows.head_dim];
     }
-    scores::<V, E, R, C>(queries, keys, &mut running.scores[first..][..R]);
+    scores::<V, E, R, C>(queries, keys, soon, &mut running.scores[first..][..R]);
     for (r, range) in visible.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
         exponentials::<V>(first + r, range, values.1, running);
     }
@@ -142,7 +160,7 @@ fn group<V: Vector, E: Element, const R: usize, const C: usize>(
     let common = visible.iter().fold(0..PAGE, |a, b| a.start.max(b.start)..a.end.min(b.end));
     for (r, range) in visible.iter().enumerate() {
         let before = if common.is_empty() { range.clone() } else { range.start..common.start };
-        weigh::<V, E, 1, 4>([&weights[r]], values.0, before, width, &mut out[r * width..][..width]);
+        weigh::<V, E, 1, 4>([&weights[r]], values.0, before, next, &mut out[r * width..][..width]);
     }
     if common.is_empty() {
         return;
@@ -151,10 +169,10 @@ fn group<V: Vector, E: Element, const R: usize, const C: usize>(
     for (all, weights) in all.iter_mut().zip(weights) {
         *all = weights;
     }
-    weigh::<V, E, R, C>(all, values.0, common.clone(), width, out);
+    weigh::<V, E, R, C>(all, values.0, common.clone(), next, out);
     for (r, range) in visible.iter().enumerate() {
         let after = common.end..range.end;
-        weigh::<V, E, 1, 4>([&weights[r]], values.0, after, width, &mut out[r * width..][..width]);
+        weigh::<V, E, 1, 4>([&weights[r]], values.0, after, next, &mut out[r * width..][..width]);
     }
 }
 
@@ -163,6 +181,7 @@ fn group<V: Vector, E: Element, const R: usize, const C: usize>(
 fn scores<V: Vector, E: Element, const R: usize, const C: usize>(
     queries: [&[f32]; R],
     (keys, scales): Scaled<'_, E>,
+    soon: &[E],
     out: &mut [[f32; PAGE]],
 ) {
     let keys = keys.as_chunks::<PAGE>().0;
@@ -171,6 +190,9 @@ fn scores<V: Vector, E: Element, const R: usize, const C: usize>(
     for at in (0..PAGE / LANES).step_by(C) {
         let mut sums = [[V::splat(0.0); C]; R];
         for (i, keys) in keys[..n].iter().enumerate() {
+            if at == 0 {
+                prefetch::<V, E>(soon, i * PAGE..(i + 1) * PAGE);
+            }
             let keys = keys.as_chunks::<LANES>().0;
             let mut k = [V::splat(0.0); C];
             for c in 0..C {
@@ -250,19 +272,21 @@ fn weigh<V: Vector, E: Element, const R: usize, const C: usize>(
     weights: [&[f32; PAGE]; R],
     values: &[E],
     range: Range<usize>,
-    width: usize,
+    next: &[E],
     out: &mut [f32],
 ) {
     if range.is_empty() {
         return;
     }
+    let width = out.len() / R;
     let vectors = width / LANES;
     let whole = vectors / C * C;
     for at in (0..whole).step_by(C) {
-        weigh_columns::<V, E, R, C>(weights, values, range.clone(), width, at, out);
+        let next = if at == 0 { next } else { &next[..0] };
+        weigh_columns::<V, E, R, C>(weights, values, range.clone(), next, at, out);
     }
     for at in whole..vectors {
-        weigh_columns::<V, E, R, 1>(weights, values, range.clone(), width, at, out);
+        weigh_columns::<V, E, R, 1>(weights, values, range.clone(), &next[..0], at, out);
     }
 }
 
@@ -272,10 +296,13 @@ fn weigh_columns<V: Vector, E: Element, const R: usize, const C: usize>(
     weights: [&[f32; PAGE]; R],
     values: &[E],
     range: Range<usize>,
-    width: usize,
+    next: &[E],
     at: usize,
     out: &mut [f32],
 ) {
+    let width = out.len() / R;
+    // Of the next keys, as much for each position as brings in all of them.
+    let share = next.len() / PAGE;
     let mut sums = [[V::splat(0.0); C]; R];
     for (sums, out) in sums.iter_mut().zip(out.chunks_exact(width)) {
         let out = &out.as_chunks::<LANES>().0[at..][..C];
@@ -285,6 +312,7 @@ fn weigh_columns<V: Vector, E: Element, const R: usize, const C: usize>(
     }
     let range = range.start..range.end.min(PAGE);
     for (j, row) in range.clone().zip(values[range.start * width..].chunks_exact(width)) {
+        prefetch::<V, E>(next, j * share..(j + 1) * share);
         let row = &row.as_chunks::<LANES>().0[at..][..C];
         let mut v = [V::splat(0.0); C];
         for c in 0..C {
