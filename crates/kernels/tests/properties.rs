@@ -48,17 +48,19 @@ fn error_bound(ty: RowType, block: &[f32], w: f32) -> f32 {
     let max = max_abs(block);
     let low = block.iter().copied().fold(f32::INFINITY, f32::min);
     let high = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let f16_rounding = max / 2048.0 + 1e-7;
+    // A scale is rounded to 11 bits, a subnormal one to a multiple of 2^-24; the error grows with the code it multiplies.
+    let f16_rounding = |code: f32| max / 2048.0 + code / (1 << 25) as f32 + 1e-7;
     match ty {
         RowType::F32 => 0.0,
         RowType::F16 => w.abs() / 2048.0 + 3e-8,
         RowType::BF16 => w.abs() / 256.0,
-        RowType::Q8_0 => max / 127.0 * 0.5 * 1.001 + f16_rounding,
+        RowType::Q8_0 => max / 127.0 * 0.5 * 1.001 + f16_rounding(127.0),
         RowType::Int8 => max / 127.0 * 0.5 * 1.001,
-        RowType::Q4_0 => max / 8.0 * 1.001 + f16_rounding,
-        RowType::Q4_1 => (high - low) / 15.0 * 0.5 * 1.001 + 2.0 * f16_rounding,
-        RowType::Int4 => max / 7.0 * 0.5 * 1.001 + f16_rounding,
-        RowType::TQ1_0 | RowType::TQ2_0 => max * 0.5 + f16_rounding,
+        RowType::Q4_0 => max / 8.0 * 1.001 + f16_rounding(8.0),
+        // Scale and minimum are both rounded: 15 scales are high - low.
+        RowType::Q4_1 => (high - low) / 15.0 * 0.5 * 1.001 + (high - low) / 2048.0 + 2.0 * f16_rounding(15.0),
+        RowType::Int4 => max / 7.0 * 0.5 * 1.001 + f16_rounding(7.0),
+        RowType::TQ1_0 | RowType::TQ2_0 => max * 0.5 + f16_rounding(1.0),
         _ => panic!("{ty} has no bound per block"),
     }
 }
