@@ -9,6 +9,9 @@ use smallvec::SmallVec;
 
 use crate::source::Bytes;
 
+/// Fewer rows stay as they are: filled up to a tile they would take many times the memory of the file.
+const MIN_PACKED_ROWS: usize = 32;
+
 /// A weight matrix `[rows, cols]` = `[out, in]`.
 #[derive(Debug)]
 pub struct WeightMatrix {
@@ -89,6 +92,9 @@ impl WeightMatrix {
 
     /// Puts the rows into tiles if the processor has kernels for them, and lets go of the rows.
     fn pack(&mut self, family: Family, threads: usize, arena: &mut Arena) {
+        if self.rows < MIN_PACKED_ROWS {
+            return;
+        }
         let Storage::Rows(bytes) = &self.storage else { return };
         let Ok(matrix) = self.view() else { return };
         let done = |read| bytes.release(read);
