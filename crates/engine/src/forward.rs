@@ -19,8 +19,8 @@ pub const MAX_BATCH: usize = 64;
 /// Buffers of the forward pass, reused from step to step. T stands for the tokens of the batch.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// Residual stream, `[T, dim]`.
-    x: Vec<f32>,
+    /// Residual stream, `[T, dim]`; after the pass that of the rows with logits.
+    pub(crate) x: Vec<f32>,
     /// Output of a block, `[T, dim]` or `[T, n_heads * head_dim]`.
     xb: Vec<f32>,
     /// Queries, `[T, n_heads * head_dim]`.

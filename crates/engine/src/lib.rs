@@ -20,6 +20,7 @@ pub mod profile;
 mod realtime;
 mod requantize;
 pub mod sampler;
+pub mod scheduler;
 mod sequence;
 mod source;
 mod stop;

@@ -1,0 +1,138 @@
+//! The thread that owns a model.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
+
+use engine::scheduler::{Event, Job, Refused};
+use tokio::sync::mpsc;
+
+use crate::backend::{Backend, Card};
+use crate::error::ApiError;
+
+/// What a request hears of one of its jobs.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// It waits or runs.
+    Accepted,
+    /// It will not be run.
+    Refused(Refused),
+    /// See [`Event`].
+    Event(Event),
+}
+
+/// Updates of all jobs of a request, each with the job's place among them.
+pub(crate) type Updates = mpsc::Receiver<(usize, Update)>;
+
+/// A job on its way to the thread.
+pub(crate) struct Submission {
+    job: Job,
+    client: Client,
+}
+
+/// Who hears of a job.
+struct Client {
+    index: usize,
+    updates: mpsc::Sender<(usize, Update)>,
+}
+
+impl Client {
+    /// The channel has room for all updates of its jobs, so that nothing is lost and nobody waits.
+    fn send(&self, update: Update) {
+        // A client that has gone needs no update.
+        let _ = self.updates.try_send((self.index, update));
+    }
+}
+
+/// How busy a model is, as its thread last said.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) running: AtomicUsize,
+    pub(crate) waiting: AtomicUsize,
+    pub(crate) steps: AtomicU64,
+    pub(crate) batch: AtomicUsize,
+}
+
+/// A loaded model, from outside. The thread ends when the last handle has gone and its jobs have ended.
+pub(crate) struct Handle {
+    /// What is known of the model.
+    pub(crate) card: Card,
+    /// How busy it is.
+    pub(crate) gauges: Arc<Gauges>,
+    commands: SyncSender<Submission>,
+    next_id: AtomicU64,
+}
+
+impl Handle {
+    pub(crate) fn new(card: Card, gauges: Arc<Gauges>, commands: SyncSender<Submission>) -> Self {
+        Self { card, gauges, commands, next_id: AtomicU64::new(0) }
+    }
+
+    /// Hands over the jobs of a request. Ids are given here.
+    ///
+    /// # Errors
+    /// 429 when too many are on their way already.
+    pub(crate) fn submit(&self, jobs: Vec<Job>) -> Result<Updates, ApiError> {
+        let most = |job: &Job| job.max_tokens.unwrap_or(self.card.context).min(self.card.context) + 4;
+        let room: usize = jobs.iter().map(most).sum();
+        let (updates, receiver) = mpsc::channel(room.max(1));
+        for (index, job) in jobs.into_iter().enumerate() {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let client = Client { index, updates: updates.clone() };
+            self.commands.try_send(Submission { job: Job { id, ..job }, client }).map_err(|err| match err {
+                TrySendError::Full(_) => ApiError::overloaded(),
+                TrySendError::Disconnected(_) => ApiError::unavailable("The model has been unloaded"),
+            })?;
+        }
+        Ok(receiver)
+    }
+}
+
+/// Runs jobs until no handle is left and all have ended.
+pub(crate) fn serve(backend: &mut dyn Backend, commands: &Receiver<Submission>, gauges: &Gauges) {
+    let mut clients: HashMap<u64, Client> = HashMap::new();
+    loop {
+        if clients.is_empty() {
+            // Nothing to do until somebody asks.
+            let Ok(submission) = commands.recv() else { return };
+            take(backend, &mut clients, submission);
+        }
+        loop {
+            match commands.try_recv() {
+                Ok(submission) => take(backend, &mut clients, submission),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        if clients.values().any(|client| client.updates.is_closed()) {
+            clients.retain(|_, client| !client.updates.is_closed());
+            backend.cancel(&mut |id| !clients.contains_key(&id));
+        }
+        let stepped = backend.step(&mut |id, event| {
+            let last = matches!(event, Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_));
+            let client = if last { clients.remove(&id) } else { None };
+            if let Some(client) = client.as_ref().or_else(|| clients.get(&id)) {
+                client.send(Update::Event(event));
+            }
+        });
+        let load = backend.load();
+        gauges.running.store(load.running, Ordering::Relaxed);
+        gauges.waiting.store(load.waiting, Ordering::Relaxed);
+        if let Some(stepped) = stepped {
+            gauges.steps.fetch_add(1, Ordering::Relaxed);
+            gauges.batch.store(stepped.answers + stepped.prompt_tokens, Ordering::Relaxed);
+        }
+    }
+}
+
+fn take(backend: &mut dyn Backend, clients: &mut HashMap<u64, Client>, submission: Submission) {
+    let Submission { job, client } = submission;
+    let id = job.id;
+    match backend.submit(job) {
+        Ok(()) => {
+            client.send(Update::Accepted);
+            clients.insert(id, client);
+        }
+        Err(refused) => client.send(Update::Refused(refused)),
+    }
+}

@@ -1,0 +1,224 @@
+//! The models by name: loaded when they are asked for, unloaded when they are idle or in the way.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::Model;
+use engine::scheduler::Limits;
+use tokio::sync::oneshot;
+
+use crate::backend::{Card, ModelBackend, NullBackend, null_card};
+use crate::config::{Config, ModelSource, Origin};
+use crate::engine_thread::{Gauges, Handle, serve};
+use crate::error::ApiError;
+use crate::limits;
+
+/// Context of models that were made for a longer one, unless the configuration says otherwise.
+const DEFAULT_CONTEXT: usize = 8192;
+
+/// All models of a server.
+pub(crate) struct Models {
+    slots: Vec<Slot>,
+    config: Arc<Config>,
+    /// One at a time is loaded.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// A model that may be loaded.
+pub(crate) struct Slot {
+    pub(crate) source: ModelSource,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    loaded: Option<Loaded>,
+    error: Option<String>,
+}
+
+#[derive(Clone)]
+struct Loaded {
+    handle: Arc<Handle>,
+    used: Instant,
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model, if it is loaded.
+    pub(crate) fn loaded(&self) -> Option<Arc<Handle>> {
+        self.state().loaded.as_ref().map(|loaded| loaded.handle.clone())
+    }
+
+    /// How long ago it was asked for, if it is loaded.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        self.state().loaded.as_ref().map(|loaded| loaded.used.elapsed())
+    }
+
+    /// Lets go of it: its thread ends with the last request.
+    pub(crate) fn unload(&self) {
+        self.state().loaded = None;
+    }
+
+    fn touch(&self) -> Option<Arc<Handle>> {
+        let mut state = self.state();
+        let loaded = state.loaded.as_mut()?;
+        loaded.used = Instant::now();
+        Some(loaded.handle.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        let busy = |handle: &Handle| {
+            let Gauges { running, waiting, .. } = &*handle.gauges;
+            running.load(Ordering::Relaxed) + waiting.load(Ordering::Relaxed) > 0
+        };
+        // A request holds its handle until it has ended.
+        self.state().loaded.as_ref().is_some_and(|l| busy(&l.handle) || Arc::strong_count(&l.handle) > 1)
+    }
+}
+
+impl Models {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        let slot = |source: &ModelSource| Slot { source: source.clone(), state: Mutex::default() };
+        Self { slots: config.models.iter().map(slot).collect(), config, loading: tokio::sync::Mutex::default() }
+    }
+
+    /// All of them, the default one first.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Why the default model could not be loaded, if so.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.slots.first().and_then(|slot| slot.state().error.clone())
+    }
+
+    /// Whether the default model is loaded.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.slots.first().is_some_and(|slot| slot.loaded().is_some() || slot.state().error.is_some())
+            && self.error().is_none()
+    }
+
+    /// The model of this name (Ollama's `:latest` is nothing to it), without loading it.
+    pub(crate) fn find(&self, name: &str) -> Result<&Slot, ApiError> {
+        let plain = name.strip_suffix(":latest").unwrap_or(name);
+        let found = self.slots.iter().find(|slot| slot.source.name == name || slot.source.name == plain);
+        found.ok_or_else(|| ApiError::no_model(name))
+    }
+
+    /// The model of this name, loaded; the default one for none.
+    ///
+    /// # Errors
+    /// 404 for an unknown name, 503 when it cannot be loaded.
+    pub(crate) async fn get(&self, name: Option<&str>) -> Result<Arc<Handle>, ApiError> {
+        let slot = match name {
+            Some(name) => self.find(name)?,
+            None => self.slots.first().ok_or_else(|| ApiError::unavailable("There is no model"))?,
+        };
+        if let Some(handle) = slot.touch() {
+            return Ok(handle);
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(handle) = slot.touch() {
+            return Ok(handle);
+        }
+        self.make_room(slot).await;
+        match load(slot.source.clone(), &self.config).await {
+            Ok(handle) => {
+                let handle = Arc::new(handle);
+                let mut state = slot.state();
+                state.error = None;
+                state.loaded = Some(Loaded { handle: handle.clone(), used: Instant::now() });
+                Ok(handle)
+            }
+            Err(problem) => {
+                let message = format!("The model '{}' cannot be loaded: {problem}", slot.source.name);
+                slot.state().error = Some(message.clone());
+                Err(ApiError::unavailable(message))
+            }
+        }
+    }
+
+    /// Unloads models that nobody has asked for in a while.
+    pub(crate) fn unload_idle(&self) {
+        if self.slots.len() < 2 {
+            return;
+        }
+        for slot in &self.slots {
+            if slot.idle().is_some_and(|idle| idle > self.config.idle) && !slot.is_busy() {
+                slot.unload();
+            }
+        }
+    }
+
+    /// Unloads the models that were not asked for the longest until there is memory for this one.
+    async fn make_room(&self, wanted: &Slot) {
+        let Some(budget) = self.config.memory else { return };
+        let need = match &wanted.source.origin {
+            Origin::Path(path, _) => size_of_files(path),
+            Origin::Null => 0,
+        };
+        loop {
+            let loaded: Vec<&Slot> = self.slots.iter().filter(|slot| slot.loaded().is_some()).collect();
+            let used: u64 = loaded.iter().filter_map(|slot| Some(slot.loaded()?.card.memory_bytes)).sum();
+            let Some(oldest) = loaded.iter().max_by_key(|slot| slot.idle()) else { return };
+            if used + need <= budget {
+                return;
+            }
+            // New requests for it load it anew; those that have it finish first.
+            let gone = oldest.state().loaded.take();
+            while gone.as_ref().is_some_and(|gone| Arc::strong_count(&gone.handle) > 1) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn size_of_files(path: &std::path::Path) -> u64 {
+    if let Ok(entries) = std::fs::read_dir(path) {
+        return entries.flatten().filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
+    }
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
+/// Loads a model on a thread of its own, which then answers requests.
+async fn load(source: ModelSource, config: &Config) -> Result<Handle, String> {
+    let (ready, loaded) = oneshot::channel();
+    let (parallel, queue, context) = (config.parallel, config.queue, config.context);
+    let thread = std::thread::Builder::new().name(format!("model {}", source.name));
+    let run = move || match &source.origin {
+        Origin::Path(path, options) => {
+            let model = match Model::load(path, options) {
+                Ok(model) => model,
+                Err(error) => return drop(ready.send(Err(error.to_string()))),
+            };
+            let context = context.unwrap_or(DEFAULT_CONTEXT).min(model.config.seq_len);
+            let limits = Limits { context, running: parallel, waiting: queue };
+            let mut backend = match ModelBackend::new(&model, limits) {
+                Ok(backend) => backend,
+                Err(error) => return drop(ready.send(Err(error.to_string()))),
+            };
+            answer(Card::of(&source.name, &model, context), &mut backend, ready);
+        }
+        Origin::Null => answer(null_card(&source.name), &mut NullBackend::new(parallel + queue), ready),
+    };
+    thread.spawn(run).map_err(|error| error.to_string())?;
+    loaded.await.map_err(|_| "its thread ended".to_owned())?
+}
+
+/// Gives the handle away and serves.
+fn answer(
+    card: Card,
+    backend: &mut dyn crate::backend::Backend,
+    ready: oneshot::Sender<Result<Handle, String>>,
+) {
+    let (commands, receiver) = sync_channel(limits::COMMANDS);
+    let gauges = Arc::new(Gauges::default());
+    if ready.send(Ok(Handle::new(card, gauges.clone(), commands))).is_ok() {
+        serve(backend, &receiver, &gauges);
+    }
+}

@@ -1,0 +1,59 @@
+//! All routes and layers, on one page.
+
+use std::any::Any;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::error::ApiError;
+use crate::state::App;
+use crate::{health, limits, openai, ui};
+
+/// The routes of a server.
+pub(crate) fn router(app: App) -> Router {
+    // What answers while no model does.
+    let open = Router::new()
+        .route("/", get(health::root))
+        .route("/health", get(health::health))
+        .route("/v1/health", get(health::health))
+        .route("/live", get(health::live))
+        .route("/ready", get(health::ready))
+        .route("/ui", get(|| async { Redirect::permanent("/ui/") }))
+        .route("/ui/", get(ui::index))
+        .route("/ui/{*path}", get(ui::asset));
+    let models = Router::new()
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{*id}", get(openai::models::get))
+        .route("/models", get(openai::models::list));
+    let generation = Router::new()
+        .route("/v1/chat/completions", post(openai::chat::create))
+        .route("/chat/completions", post(openai::chat::create))
+        .route("/v1/completions", post(openai::completions::create))
+        .layer(from_fn_with_state(app.clone(), ready));
+    Router::new()
+        .merge(open)
+        .merge(models)
+        .merge(generation)
+        .fallback(async || ApiError::not_found("There is nothing at this path"))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(DefaultBodyLimit::max(limits::BODY))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(app)
+}
+
+/// Refuses requests while the model is loaded and once the server is to stop.
+async fn ready(State(app): State<App>, request: Request, next: Next) -> Response {
+    match health::check(&app) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// A fault of ours ends the request and not the server.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    ApiError::internal("The server made a mistake").into_response()
+}

@@ -1,0 +1,51 @@
+//! What all routes share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::models::Models;
+
+/// What all routes share.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) models: Models,
+    pub(crate) config: Arc<Config>,
+    pub(crate) started: Instant,
+    draining: AtomicBool,
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) fn new(config: Config) -> Self {
+        let config = Arc::new(config);
+        Self(Arc::new(Inner {
+            models: Models::new(config.clone()),
+            config,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Inner {
+    /// From now on no request is taken.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is about to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
