@@ -20,7 +20,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 }
 
 /// The whole body, if it comes in time and is not too large.
-pub(crate) async fn whole<S: Send + Sync>(request: Request, state: &S, limit: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn whole<S: Send + Sync>(
+    request: Request,
+    state: &S,
+    limit: usize,
+) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(limits::BODY_TIME, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(rejection)) if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
@@ -41,7 +45,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let path = error.path().to_string();
         let problem = error.into_inner();
         if problem.is_syntax() || problem.is_eof() {
-            return ApiError::bad_request(format!("We could not parse the JSON body of your request: {problem}"));
+            return ApiError::bad_request(format!(
+                "We could not parse the JSON body of your request: {problem}"
+            ));
         }
         let problem = problem.to_string();
         // serde says: unknown field `x`, expected …

@@ -45,8 +45,9 @@ impl Card {
     /// The card of a loaded model.
     pub fn of(name: &str, model: &Model, context: usize) -> Self {
         let created = std::fs::metadata(&model.info.path).and_then(|file| file.modified()).ok();
-        let created =
-            created.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |t| t.as_secs());
+        let created = created
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+            .map_or(0, |t| t.as_secs());
         let memory = model.memory(context);
         Self {
             name: name.to_owned(),

@@ -80,10 +80,12 @@ impl Handle {
         for (index, job) in jobs.into_iter().enumerate() {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             let client = Client { index, updates: updates.clone() };
-            self.commands.try_send(Submission { job: Job { id, ..job }, client }).map_err(|err| match err {
-                TrySendError::Full(_) => ApiError::overloaded(),
-                TrySendError::Disconnected(_) => ApiError::unavailable("The model has been unloaded"),
-            })?;
+            self.commands.try_send(Submission { job: Job { id, ..job }, client }).map_err(
+                |err| match err {
+                    TrySendError::Full(_) => ApiError::overloaded(),
+                    TrySendError::Disconnected(_) => ApiError::unavailable("The model has been unloaded"),
+                },
+            )?;
         }
         Ok(receiver)
     }

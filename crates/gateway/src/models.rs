@@ -84,7 +84,11 @@ impl Slot {
 impl Models {
     pub(crate) fn new(config: Arc<Config>) -> Self {
         let slot = |source: &ModelSource| Slot { source: source.clone(), state: Mutex::default() };
-        Self { slots: config.models.iter().map(slot).collect(), config, loading: tokio::sync::Mutex::default() }
+        Self {
+            slots: config.models.iter().map(slot).collect(),
+            config,
+            loading: tokio::sync::Mutex::default(),
+        }
     }
 
     /// All of them, the default one first.

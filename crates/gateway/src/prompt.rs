@@ -11,7 +11,11 @@ use crate::limits;
 ///
 /// # Errors
 /// 400 when the template refuses it or it does not fit the context.
-pub(crate) fn conversation(card: &Card, messages: &[Message], tools: Option<&Value>) -> Result<Vec<u32>, ApiError> {
+pub(crate) fn conversation(
+    card: &Card,
+    messages: &[Message],
+    tools: Option<&Value>,
+) -> Result<Vec<u32>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::param("messages", "there must be at least one message"));
     }

@@ -8,7 +8,7 @@ use rust_embed::RustEmbed;
 use crate::error::ApiError;
 
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/../../web"]
+#[folder = "../../web"]
 struct Web;
 
 /// Nothing but what the page itself brings may be loaded, run or asked.
@@ -31,11 +31,12 @@ fn file(path: &str, request: &HeaderMap) -> Response {
     };
     let hash = file.metadata.sha256_hash();
     let etag = hash.iter().take(16).fold("\"".to_owned(), |text, byte| format!("{text}{byte:02x}")) + "\"";
-    let mut response = if request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        file.data.into_response()
-    };
+    let mut response =
+        if request.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            file.data.into_response()
+        };
     let media_type = match path.rsplit('.').next() {
         Some("html") => "text/html; charset=utf-8",
         Some("js" | "mjs") => "text/javascript; charset=utf-8",

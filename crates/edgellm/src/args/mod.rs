@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod model;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
+pub(crate) use serve::ServeArgs;
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -32,6 +34,7 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
     Pull(PullArgs),
+    Serve(ServeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

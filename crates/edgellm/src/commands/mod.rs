@@ -11,6 +11,7 @@ mod inspect;
 mod load;
 mod man;
 mod pull;
+mod serve;
 mod system;
 mod tokenize;
 
@@ -31,6 +32,7 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
+        Command::Serve(args) => serve::run(&args),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
     }

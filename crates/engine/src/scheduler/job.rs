@@ -65,7 +65,10 @@ pub struct Job {
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("id", &self.id).field("prompt", &self.prompt.len()).finish_non_exhaustive()
+        f.debug_struct("Job")
+            .field("id", &self.id)
+            .field("prompt", &self.prompt.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -18,7 +18,7 @@ pub use job::{Constraint, Event, Job, Reason, Refused, Task, TokenLogprob, Usage
 pub use pace::Pace;
 pub use plan::{Pending, plan};
 
-use crate::batch::{Batch, LogitsOf, Slot};
+use crate::batch::{Batch, Slot};
 use crate::error::EngineError;
 use crate::forward::MAX_BATCH;
 use crate::model::Model;
@@ -140,7 +140,8 @@ impl<'m> Scheduler<'m> {
         if self.run(&shares, &mut ended, sink).is_err() {
             // One of them is to blame: each alone, and those that fail again are out.
             for i in 0..shares.len() {
-                let alone: Vec<usize> = (0..shares.len()).map(|j| if i == j { shares[i] } else { 0 }).collect();
+                let alone: Vec<usize> =
+                    (0..shares.len()).map(|j| if i == j { shares[i] } else { 0 }).collect();
                 if let Err(error) = self.run(&alone, &mut ended, sink) {
                     sink(self.running[i].id, Event::Failed(error));
                     ended[i] = true;

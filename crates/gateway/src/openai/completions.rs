@@ -65,7 +65,10 @@ pub(crate) fn validate(request: CompletionRequest, handle: &Handle) -> Result<Va
         return Err(ApiError::param("best_of", "must be at least 'n'"));
     }
     if best_of > n && request.stream == Some(true) {
-        return Err(ApiError::param("best_of", "the best can only be told when all are whole: not with 'stream'"));
+        return Err(ApiError::param(
+            "best_of",
+            "the best can only be told when all are whole: not with 'stream'",
+        ));
     }
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(ApiError::unsupported("suffix", "the model was not made to fill in"));

@@ -61,7 +61,10 @@ impl Knobs {
         let entry = |(token, bias): (&String, &f32)| {
             let id = token.parse::<u32>().ok().filter(|id| (*id as usize) < vocab_size);
             let id = id.ok_or_else(|| {
-                ApiError::param("logit_bias", format!("{token:?} is no token of a vocabulary of {vocab_size}"))
+                ApiError::param(
+                    "logit_bias",
+                    format!("{token:?} is no token of a vocabulary of {vocab_size}"),
+                )
             })?;
             if !(-100.0..=100.0).contains(bias) {
                 return Err(ApiError::param("logit_bias", format!("{bias} is not in -100..=100")));

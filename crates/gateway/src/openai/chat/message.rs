@@ -97,7 +97,10 @@ fn one(message: ChatMessage, path: &str) -> Result<Message, ApiError> {
     };
     for (field, value) in [("audio", &message.audio), ("function_call", &message.function_call)] {
         if value.as_ref().is_some_and(|value| !value.is_null()) {
-            return Err(ApiError::unsupported(format!("{path}.{field}"), "the model reads text and tool_calls"));
+            return Err(ApiError::unsupported(
+                format!("{path}.{field}"),
+                "the model reads text and tool_calls",
+            ));
         }
     }
     if message.annotations.as_ref().is_some_and(|a| a.as_array().is_some_and(|a| !a.is_empty())) {

@@ -66,7 +66,8 @@ pub(crate) fn validate(request: ChatRequest, handle: &Handle) -> Result<ValidCha
     let top = top(request.top_logprobs, "top_logprobs")?;
     let max_tokens = request.max_completion_tokens.or(request.max_tokens);
     if max_tokens == Some(0) {
-        let name = if request.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
+        let name =
+            if request.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
         return Err(ApiError::param(name, "must be at least 1"));
     }
     let sampling = request.knobs().sampling(card.vocab_size)?;

@@ -113,8 +113,8 @@ impl Render for ChatStream {
             Event::Token { text, logprob, .. } => {
                 let card = &self.handle.card;
                 let logprobs = logprob.filter(|_| self.logprobs);
-                let logprobs = logprobs
-                    .map(|l| Logprobs { content: vec![Logprob::new(card, &l)], refusal: None });
+                let logprobs =
+                    logprobs.map(|l| Logprobs { content: vec![Logprob::new(card, &l)], refusal: None });
                 self.text(index, &text, logprobs, out);
             }
             Event::Finished { text, reason, usage } => {
