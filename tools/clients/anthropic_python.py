@@ -2,7 +2,7 @@
 
 import anthropic
 import pytest
-from shared import MESSAGES, MODEL, URL, WEATHER_PARAMETERS, check_weather
+from shared import ANSWER, MESSAGES, MODEL, URL, WEATHER_PARAMETERS, check_weather
 
 client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0, timeout=120)
 TOOL = {"name": "get_weather", "description": "The weather of a city", "input_schema": WEATHER_PARAMETERS}
@@ -15,7 +15,7 @@ def ask(**options):
 def test_chat():
     answer = ask()
     assert answer.type == "message" and answer.role == "assistant" and answer.model == MODEL
-    assert "Paris" in answer.content[0].text
+    assert ANSWER in answer.content[0].text
     assert answer.stop_reason in ("end_turn", "max_tokens") and answer.usage.output_tokens > 0
     assert ask(system="Answer in one word.").content[0].text
     blocks = [{"role": "user", "content": [{"type": "text", "text": MESSAGES[0]["content"]}]}]
@@ -36,9 +36,9 @@ def test_streaming_gives_the_same_text():
 def test_limits_and_stops():
     short = ask(max_tokens=3)
     assert short.stop_reason == "max_tokens" and short.usage.output_tokens == 3
-    stopped = ask(stop_sequences=["Paris"])
-    assert stopped.stop_reason == "stop_sequence" and stopped.stop_sequence == "Paris"
-    assert "Paris" not in stopped.content[0].text
+    stopped = ask(stop_sequences=["END", ANSWER])
+    assert stopped.stop_reason == "stop_sequence" and stopped.stop_sequence == ANSWER
+    assert ANSWER not in stopped.content[0].text
     # Sampling parameters are taken.
     assert ask(temperature=1, top_p=0.9, extra_body={"top_k": 20}).content
 

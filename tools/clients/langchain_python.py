@@ -6,7 +6,7 @@ import pydantic
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from shared import MODEL, QUESTION, URL
+from shared import ANSWER, MODEL, QUESTION, URL
 
 
 def chat(**options) -> ChatOpenAI:
@@ -28,7 +28,7 @@ class Person(pydantic.BaseModel):
 
 def test_invoke_stream_and_batch():
     answer = chat().invoke([SystemMessage("You are helpful."), HumanMessage(QUESTION)])
-    assert isinstance(answer, AIMessage) and "Paris" in answer.content and answer.usage_metadata["output_tokens"] > 0
+    assert isinstance(answer, AIMessage) and ANSWER in answer.content and answer.usage_metadata["output_tokens"] > 0
     streamed = list(chat(stream_usage=True).stream([SystemMessage("You are helpful."), HumanMessage(QUESTION)]))
     assert "".join(chunk.content for chunk in streamed) == answer.content
     both = chat().batch([QUESTION, "Name a colour."])

@@ -5,7 +5,7 @@ import json
 
 import ollama
 import pytest
-from shared import MESSAGES, MODEL, PERSON_SCHEMA, QUESTION, URL, WEATHER_TOOL, check_person, check_weather
+from shared import ANSWER, MESSAGES, MODEL, PERSON_SCHEMA, QUESTION, URL, WEATHER_TOOL, check_person, check_weather
 
 client = ollama.Client(host=URL)
 OPTIONS = {"temperature": 0, "num_predict": 24}
@@ -31,7 +31,7 @@ def test_list_show_ps():
 
 def test_chat():
     answer = client.chat(MODEL, MESSAGES, options=OPTIONS)
-    assert "Paris" in answer.message.content and answer.message.role == "assistant"
+    assert ANSWER in answer.message.content and answer.message.role == "assistant"
     check_timing(answer)
     parts = list(client.chat(MODEL, MESSAGES, options=OPTIONS, stream=True))
     assert "".join(part.message.content for part in parts) == answer.message.content

@@ -7,7 +7,7 @@ const { default: OpenAI } = createRequire(`${process.env.NODE_MODULES}/`)("opena
 const { EDGELLM_URL: url, EDGELLM_MODEL: model } = process.env;
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0, timeout: 120_000 });
 
-const messages = [{ role: "user", content: "What is the capital of France?" }];
+const messages = [{ role: "user", content: "Why is the sky blue?" }];
 const parameters = {
   type: "object",
   properties: { city: { type: "string" }, unit: { type: "string", enum: ["celsius", "fahrenheit"] } },
@@ -26,7 +26,7 @@ test("models", async () => {
 
 test("chat and streaming give the same text", async () => {
   const whole = await ask();
-  assert.match(whole.choices[0].message.content, /Paris/);
+  assert.match(whole.choices[0].message.content, /light/);
   let text = "";
   let usage = null;
   for await (const chunk of await ask({ stream: true, stream_options: { include_usage: true } })) {

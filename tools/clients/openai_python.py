@@ -7,7 +7,7 @@ import math
 import openai
 import pydantic
 import pytest
-from shared import MESSAGES, MODEL, PERSON_SCHEMA, QUESTION, URL, WEATHER_PARAMETERS, WEATHER_TOOL, check_person, check_weather
+from shared import ANSWER, MESSAGES, MODEL, PERSON_SCHEMA, QUESTION, URL, WEATHER_PARAMETERS, WEATHER_TOOL, check_person, check_weather
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0, timeout=120)
 
@@ -25,7 +25,7 @@ def test_models():
 
 def test_chat():
     answer = ask()
-    assert "Paris" in answer.choices[0].message.content
+    assert ANSWER in answer.choices[0].message.content
     assert answer.object == "chat.completion" and answer.choices[0].message.role == "assistant"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
@@ -75,8 +75,8 @@ def test_limits_and_stops():
     assert short.choices[0].finish_reason == "length" and short.usage.completion_tokens == 3
     newer = ask(max_tokens=openai.omit, max_completion_tokens=3)
     assert newer.choices[0].message.content == short.choices[0].message.content
-    stopped = ask(stop=["Paris"])
-    assert "Paris" not in stopped.choices[0].message.content and stopped.choices[0].finish_reason == "stop"
+    stopped = ask(stop=[ANSWER])
+    assert ANSWER not in stopped.choices[0].message.content and stopped.choices[0].finish_reason == "stop"
 
 
 def test_sampling():
@@ -87,9 +87,9 @@ def test_sampling():
     several = sample(seed=7, n=3)
     assert [choice.index for choice in several] == [0, 1, 2]
     assert len({choice.message.content for choice in several}) > 1
-    token = client.post("../tokenize", body={"model": MODEL, "content": " Paris"}, cast_to=object)["tokens"][-1]
+    token = client.post("../tokenize", body={"model": MODEL, "content": f" {ANSWER}"}, cast_to=object)["tokens"][-1]
     banned = ask(logit_bias={str(token): -100})
-    assert " Paris" not in banned.choices[0].message.content
+    assert f" {ANSWER} " not in banned.choices[0].message.content
     for option in ({"presence_penalty": 1.5}, {"frequency_penalty": 1.5}, {"top_p": 0.5}, {"user": "someone"}):
         assert ask(**option).choices[0].message.content
 
@@ -216,7 +216,7 @@ def test_errors():
 def test_responses():
     options = {"model": MODEL, "temperature": 0, "max_output_tokens": 24}
     answer = client.responses.create(input=QUESTION, **options)
-    assert answer.status in ("completed", "incomplete") and "Paris" in answer.output_text
+    assert answer.status in ("completed", "incomplete") and ANSWER in answer.output_text
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
     with client.responses.stream(input=QUESTION, **options) as stream:
         kinds = [event.type for event in stream]

@@ -5,7 +5,9 @@ import os
 URL = os.environ["EDGELLM_URL"]
 MODEL = os.environ["EDGELLM_MODEL"]
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Why is the sky blue?"
+# What any answer to it says.
+ANSWER = "light"
 MESSAGES = [{"role": "user", "content": QUESTION}]
 
 WEATHER_PARAMETERS = {
