@@ -14,6 +14,7 @@ pub mod config;
 mod engine_thread;
 mod error;
 mod generation;
+mod grammar;
 mod health;
 mod ids;
 pub mod limits;
@@ -24,6 +25,7 @@ mod router;
 mod server;
 mod state;
 mod stream;
+mod tools;
 mod ui;
 
 pub use config::{Config, ModelSource, Origin};

@@ -13,8 +13,13 @@ use crate::error::ApiError;
 use crate::state::App;
 use crate::{health, limits, openai, ui};
 
-/// The routes of a server.
+/// The routes of a server, the page among them.
 pub(crate) fn router(app: App) -> Router {
+    api(app)
+}
+
+/// The routes that programs use.
+pub(crate) fn api(app: App) -> Router {
     // What answers while no model does.
     let open = Router::new()
         .route("/", get(health::root))
