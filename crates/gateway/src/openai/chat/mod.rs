@@ -28,6 +28,7 @@ use format::ResponseFormat;
 pub(crate) use message::messages;
 pub(crate) use request::ChatRequest;
 use stream::ChatStream;
+pub(crate) use tools::ToolDefinition;
 use tools::toolbox;
 
 /// A request that can be run.

@@ -71,6 +71,17 @@ pub(crate) struct NamedFunction {
     name: String,
 }
 
+impl ToolDefinition {
+    /// The function, with a schema of no arguments where it has none.
+    pub(crate) fn tool(self) -> Tool {
+        let Self { kind: ToolKind::Function, function } = self;
+        // Whether strict or not, the grammar holds the arguments to their schema.
+        let FunctionDefinition { name, description, parameters, strict: _ } = function;
+        let empty = || json!({ "type": "object", "properties": {} });
+        Tool { name, description, parameters: parameters.unwrap_or_else(empty) }
+    }
+}
+
 /// The tools of a request, if the model may call some.
 ///
 /// # Errors
@@ -80,13 +91,6 @@ pub(super) fn toolbox(
     choice: Option<ToolChoice>,
     parallel: Option<bool>,
 ) -> Result<Option<Toolbox>, ApiError> {
-    let tool = |tool: ToolDefinition| {
-        let ToolDefinition { kind: ToolKind::Function, function } = tool;
-        // Whether strict or not, the grammar holds the arguments to their schema.
-        let FunctionDefinition { name, description, parameters, strict: _ } = function;
-        let empty = || json!({ "type": "object", "properties": {} });
-        Tool { name, description, parameters: parameters.unwrap_or_else(empty) }
-    };
     let choice = match choice {
         None | Some(ToolChoice::Mode(ToolMode::Auto)) => Choice::Auto,
         Some(ToolChoice::Mode(ToolMode::None)) => Choice::None,
@@ -95,5 +99,9 @@ pub(super) fn toolbox(
             Choice::Named(function.name)
         }
     };
-    Toolbox::new(tools.unwrap_or_default().into_iter().map(tool).collect(), choice, parallel.unwrap_or(true))
+    Toolbox::new(
+        tools.unwrap_or_default().into_iter().map(ToolDefinition::tool).collect(),
+        choice,
+        parallel.unwrap_or(true),
+    )
 }
