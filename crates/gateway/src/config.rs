@@ -1,7 +1,8 @@
 //! What a server serves, and how.
 
+use std::fs::Metadata;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use engine::LoadOptions;
 
@@ -21,6 +22,21 @@ pub struct ModelSource {
     pub name: String,
     /// Where it comes from.
     pub origin: Origin,
+}
+
+impl ModelSource {
+    /// Bytes of its files, and seconds since 1970 of the newest.
+    pub(crate) fn file(&self) -> (u64, u64) {
+        let Origin::Path(path, _) = &self.origin else { return (0, 0) };
+        let files: Vec<Metadata> = match std::fs::read_dir(path) {
+            Ok(entries) => entries.flatten().filter_map(|entry| entry.metadata().ok()).collect(),
+            Err(_) => std::fs::metadata(path).into_iter().collect(),
+        };
+        let modified = |file: &Metadata| {
+            file.modified().ok()?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+        };
+        (files.iter().map(Metadata::len).sum(), files.iter().filter_map(modified).max().unwrap_or(0))
+    }
 }
 
 /// Certificate and key of a TLS server, both in PEM files.

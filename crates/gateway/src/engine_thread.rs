@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Backend, Card};
 use crate::error::ApiError;
+use crate::grammar::Grammars;
 
 /// What a request hears of one of its jobs.
 #[derive(Debug)]
@@ -60,13 +61,15 @@ pub(crate) struct Handle {
     pub(crate) card: Card,
     /// How busy it is.
     pub(crate) gauges: Arc<Gauges>,
+    /// Grammars in its vocabulary.
+    pub(crate) grammars: Grammars,
     commands: SyncSender<Submission>,
     next_id: AtomicU64,
 }
 
 impl Handle {
     pub(crate) fn new(card: Card, gauges: Arc<Gauges>, commands: SyncSender<Submission>) -> Self {
-        Self { card, gauges, commands, next_id: AtomicU64::new(0) }
+        Self { card, gauges, grammars: Grammars::default(), commands, next_id: AtomicU64::new(0) }
     }
 
     /// Hands over the jobs of a request. Ids are given here.

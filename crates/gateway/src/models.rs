@@ -1,6 +1,6 @@
 //! The models by name: loaded when they are asked for, unloaded when they are idle or in the way.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ const DEFAULT_CONTEXT: usize = 8192;
 pub(crate) struct Models {
     slots: Vec<Slot>,
     config: Arc<Config>,
+    ready: AtomicBool,
     /// One at a time is loaded.
     loading: tokio::sync::Mutex<()>,
 }
@@ -35,6 +36,8 @@ pub(crate) struct Slot {
 #[derive(Default)]
 struct State {
     loaded: Option<Loaded>,
+    /// How long it is kept, if a request has said so.
+    keep: Option<Duration>,
     error: Option<String>,
 }
 
@@ -87,6 +90,7 @@ impl Models {
         Self {
             slots: config.models.iter().map(slot).collect(),
             config,
+            ready: AtomicBool::new(false),
             loading: tokio::sync::Mutex::default(),
         }
     }
@@ -101,10 +105,9 @@ impl Models {
         self.slots.first().and_then(|slot| slot.state().error.clone())
     }
 
-    /// Whether the default model is loaded.
+    /// Whether the default model has been loaded once.
     pub(crate) fn is_ready(&self) -> bool {
-        self.slots.first().is_some_and(|slot| slot.loaded().is_some() || slot.state().error.is_some())
-            && self.error().is_none()
+        self.ready.load(Ordering::Relaxed)
     }
 
     /// The model of this name (Ollama's `:latest` is nothing to it), without loading it.
@@ -134,6 +137,7 @@ impl Models {
         match load(slot.source.clone(), &self.config).await {
             Ok(handle) => {
                 let handle = Arc::new(handle);
+                self.ready.store(true, Ordering::Relaxed);
                 let mut state = slot.state();
                 state.error = None;
                 state.loaded = Some(Loaded { handle: handle.clone(), used: Instant::now() });
@@ -147,13 +151,20 @@ impl Models {
         }
     }
 
-    /// Unloads models that nobody has asked for in a while.
-    pub(crate) fn unload_idle(&self) {
-        if self.slots.len() < 2 {
-            return;
+    /// From now on the model is kept so long after its last request; `None` changes nothing.
+    pub(crate) fn keep(&self, name: &str, keep: Option<Duration>) {
+        if let (Ok(slot), Some(keep)) = (self.find(name), keep) {
+            slot.state().keep = Some(keep);
         }
+    }
+
+    /// Unloads models that nobody has asked for in a while. The only one of a server stays unless a request has said
+    /// how long it is to be kept.
+    pub(crate) fn unload_idle(&self) {
         for slot in &self.slots {
-            if slot.idle().is_some_and(|idle| idle > self.config.idle) && !slot.is_busy() {
+            let keep = slot.state().keep.or((self.slots.len() > 1).then_some(self.config.idle));
+            let (Some(keep), Some(idle)) = (keep, slot.idle()) else { continue };
+            if idle >= keep && !slot.is_busy() {
                 slot.unload();
             }
         }
@@ -162,10 +173,7 @@ impl Models {
     /// Unloads the models that were not asked for the longest until there is memory for this one.
     async fn make_room(&self, wanted: &Slot) {
         let Some(budget) = self.config.memory else { return };
-        let need = match &wanted.source.origin {
-            Origin::Path(path, _) => size_of_files(path),
-            Origin::Null => 0,
-        };
+        let (need, _) = wanted.source.file();
         loop {
             let loaded: Vec<&Slot> = self.slots.iter().filter(|slot| slot.loaded().is_some()).collect();
             let used: u64 = loaded.iter().filter_map(|slot| Some(slot.loaded()?.card.memory_bytes)).sum();
@@ -180,13 +188,6 @@ impl Models {
             }
         }
     }
-}
-
-fn size_of_files(path: &std::path::Path) -> u64 {
-    if let Ok(entries) = std::fs::read_dir(path) {
-        return entries.flatten().filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
-    }
-    std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
 /// Loads a model on a thread of its own, which then answers requests.

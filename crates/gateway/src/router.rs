@@ -4,17 +4,22 @@ use std::any::Any;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::state::App;
-use crate::{health, limits, openai, ui};
+use crate::{health, limits, ollama, openai, tokenize, ui};
 
-/// The routes of a server.
+/// The routes of a server, the page among them.
 pub(crate) fn router(app: App) -> Router {
+    api(app)
+}
+
+/// The routes that programs use.
+pub(crate) fn api(app: App) -> Router {
     // What answers while no model does.
     let open = Router::new()
         .route("/", get(health::root))
@@ -33,11 +38,29 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
+        .route("/v1/embeddings", post(openai::embeddings::create))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
         .layer(from_fn_with_state(app.clone(), ready));
+    let ollama_models = Router::new()
+        .route("/api/tags", get(ollama::models::tags))
+        .route("/api/ps", get(ollama::models::ps))
+        .route("/api/version", get(ollama::models::version))
+        .route("/api/models", get(ollama::models::names));
+    let ollama = Router::new()
+        .route("/api/generate", post(ollama::generate::create))
+        .route("/api/chat", post(ollama::chat::create))
+        .route("/api/embed", post(ollama::embed::create))
+        .route("/api/embeddings", post(ollama::embed::create_old))
+        .route("/api/show", post(ollama::models::show))
+        .layer(from_fn_with_state(app.clone(), ready))
+        .merge(ollama_models)
+        .layer(map_response(ollama::errors));
     Router::new()
         .merge(open)
         .merge(models)
         .merge(generation)
+        .merge(ollama)
         .fallback(async || ApiError::not_found("There is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(DefaultBodyLimit::max(limits::BODY))

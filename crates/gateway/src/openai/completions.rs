@@ -11,6 +11,7 @@ use engine::scheduler::Job;
 
 use super::knobs::{choices, stops, user};
 use crate::body;
+use crate::card::Card;
 use crate::collect::collect;
 use crate::engine_thread::Handle;
 use crate::error::ApiError;
@@ -21,7 +22,7 @@ use crate::state::App;
 use crate::stream::respond;
 use answer::{Shape, TextCompletion};
 pub(crate) use request::CompletionRequest;
-use request::Prompt;
+pub(crate) use request::Prompt;
 use stream::TextStream;
 
 /// Tokens of an answer whose length is not said, as OpenAI has it.
@@ -78,12 +79,7 @@ pub(crate) fn validate(request: CompletionRequest, handle: &Handle) -> Result<Va
     let user = user(request.user.as_deref());
     let stop = stops(request.stop, "stop")?;
     let echo = request.echo.unwrap_or(false);
-    let prompts = match request.prompt.unwrap_or(Prompt::Text(String::new())) {
-        Prompt::Text(text) => vec![card.encode(&text)?],
-        Prompt::Texts(texts) => texts.iter().map(|text| card.encode(text)).collect::<Result<_, _>>()?,
-        Prompt::Ids(ids) => vec![ids],
-        Prompt::IdLists(lists) => lists,
-    };
+    let prompts = prompts(card, request.prompt.unwrap_or(Prompt::Text(String::new())))?;
     if prompts.is_empty() || prompts.len() > limits::PROMPTS {
         return Err(ApiError::param("prompt", format!("1 to {} prompts", limits::PROMPTS)));
     }
@@ -112,4 +108,14 @@ pub(crate) fn validate(request: CompletionRequest, handle: &Handle) -> Result<Va
     }
     let prompts = if echo { prompts } else { Vec::new() };
     Ok(ValidCompletion { jobs, shape: Shape { n, best_of, logprobs, echo: prompts } })
+}
+
+/// The tokens of each prompt.
+pub(crate) fn prompts(card: &Card, prompt: Prompt) -> Result<Vec<Vec<u32>>, ApiError> {
+    match prompt {
+        Prompt::Text(text) => Ok(vec![card.encode(&text)?]),
+        Prompt::Texts(texts) => texts.iter().map(|text| card.encode(text)).collect(),
+        Prompt::Ids(ids) => Ok(vec![ids]),
+        Prompt::IdLists(lists) => Ok(lists),
+    }
 }

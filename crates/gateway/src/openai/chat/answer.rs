@@ -8,6 +8,7 @@ use crate::card::Card;
 use crate::collect::Answer;
 use crate::ids;
 use crate::openai::types::{TokenUsage, finish_reason};
+use crate::tools::{Format, Piece, Splitter};
 
 /// Names the build, as OpenAI names the system.
 pub(crate) const FINGERPRINT: &str = concat!("b-edgellm-", env!("CARGO_PKG_VERSION"));
@@ -39,6 +40,47 @@ pub(crate) struct AnswerMessage {
     role: &'static str,
     content: Option<String>,
     refusal: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<MadeCall>,
+}
+
+/// A call of a tool.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MadeCall {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: MadeFunction,
+}
+
+/// What is called, with which arguments.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MadeFunction {
+    name: String,
+    /// JSON as a text.
+    arguments: String,
+}
+
+impl AnswerMessage {
+    /// A text, and the calls in it.
+    fn new(text: &str, calls: Option<Format>) -> Self {
+        let mut splitter = Splitter::new(calls);
+        let mut pieces = splitter.push(text);
+        pieces.extend(splitter.finish());
+        let (mut content, mut tool_calls) = (String::new(), Vec::new());
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => content.push_str(&text),
+                Piece::Call(call) => tool_calls.push(MadeCall {
+                    id: call.id,
+                    kind: "function",
+                    function: MadeFunction { name: call.name, arguments: call.arguments.to_string() },
+                }),
+            }
+        }
+        let content = (!content.is_empty() || tool_calls.is_empty()).then_some(content);
+        Self { role: "assistant", content, refusal: None, tool_calls }
+    }
 }
 
 /// Log-probabilities of an answer's tokens.
@@ -84,16 +126,24 @@ impl Logprob {
 
 impl Completion {
     /// The answers of all choices.
-    pub(crate) fn new(card: &Card, answers: Vec<Answer>, logprobs: bool) -> Self {
+    pub(crate) fn new(card: &Card, answers: Vec<Answer>, logprobs: bool, calls: Option<Format>) -> Self {
         let usages: Vec<_> = answers.iter().map(|answer| answer.usage).collect();
-        let choice = |(index, answer): (usize, Answer)| Choice {
-            index,
-            logprobs: logprobs.then(|| Logprobs {
-                content: answer.logprobs.iter().map(|l| Logprob::new(card, l)).collect(),
-                refusal: None,
-            }),
-            finish_reason: answer.reason.map_or("stop", finish_reason),
-            message: AnswerMessage { role: "assistant", content: Some(answer.text), refusal: None },
+        let choice = |(index, answer): (usize, Answer)| {
+            let message = AnswerMessage::new(&answer.text, calls);
+            let reason = if message.tool_calls.is_empty() { "stop" } else { "tool_calls" };
+            Choice {
+                index,
+                logprobs: logprobs.then(|| Logprobs {
+                    content: answer.logprobs.iter().map(|l| Logprob::new(card, l)).collect(),
+                    refusal: None,
+                }),
+                finish_reason: if reason == "stop" {
+                    answer.reason.map_or(reason, finish_reason)
+                } else {
+                    reason
+                },
+                message,
+            }
         };
         Self {
             id: ids::new("chatcmpl-"),

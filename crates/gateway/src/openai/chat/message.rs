@@ -31,6 +31,8 @@ pub(crate) struct ChatMessage {
     pub(crate) tool_calls: Option<Vec<ToolCall>>,
     /// The call that a tool's message answers.
     pub(crate) tool_call_id: Option<String>,
+    /// What the assistant thought, for templates that show it.
+    pub(crate) reasoning_content: Option<String>,
     /// Accepted because clients send an answer's message back as it came.
     pub(crate) refusal: Option<String>,
     /// Must be empty; see `refusal`.
@@ -121,7 +123,11 @@ fn one(message: ChatMessage, path: &str) -> Result<Message, ApiError> {
     if message.role == Role::Tool && message.tool_call_id.is_none() {
         return Err(ApiError::param(format!("{path}.tool_call_id"), "this parameter is required"));
     }
-    for (key, value) in [("tool_call_id", message.tool_call_id), ("name", message.name)] {
+    for (key, value) in [
+        ("tool_call_id", message.tool_call_id),
+        ("name", message.name),
+        ("reasoning_content", message.reasoning_content),
+    ] {
         if let Some(value) = value {
             fields.insert(key.to_owned(), value.into());
         }

@@ -1,9 +1,11 @@
 //! `/v1/chat/completions`.
 
 mod answer;
+mod format;
 mod message;
 mod request;
 mod stream;
+mod tools;
 
 use axum::Json;
 use axum::extract::State;
@@ -19,16 +21,22 @@ use crate::openai::knobs::{choices, stops, top, user};
 use crate::prompt;
 use crate::state::App;
 use crate::stream::respond;
+use crate::tools::Format;
 use answer::Completion;
 pub(crate) use answer::FINGERPRINT;
+use format::ResponseFormat;
 pub(crate) use message::messages;
 pub(crate) use request::ChatRequest;
 use stream::ChatStream;
+pub(crate) use tools::ToolDefinition;
+use tools::toolbox;
 
 /// A request that can be run.
 pub(crate) struct ValidChat {
     pub(crate) jobs: Vec<Job>,
     pub(crate) logprobs: bool,
+    /// How calls of tools are written in the answer, if there may be some.
+    pub(crate) calls: Option<Format>,
 }
 
 /// Answers a conversation.
@@ -45,10 +53,10 @@ pub(crate) async fn create(
     let valid = validate(request, &handle)?;
     let generation = submit(handle.clone(), valid.jobs).await?;
     if stream {
-        return Ok(respond(generation, ChatStream::new(handle, valid.logprobs, include_usage)));
+        return Ok(respond(generation, ChatStream::new(handle, valid.logprobs, valid.calls, include_usage)));
     }
     let answers = collect(generation).await?;
-    Ok(Json(Completion::new(&handle.card, answers, valid.logprobs)).into_response())
+    Ok(Json(Completion::new(&handle.card, answers, valid.logprobs, valid.calls)).into_response())
 }
 
 /// The jobs of a request.
@@ -71,22 +79,28 @@ pub(crate) fn validate(request: ChatRequest, handle: &Handle) -> Result<ValidCha
         return Err(ApiError::param(name, "must be at least 1"));
     }
     let sampling = request.knobs().sampling(card.vocab_size)?;
-    let user = user(request.user.as_deref());
+    let user = user(request.safety_identifier.as_deref().or(request.user.as_deref()));
     let stop = stops(request.stop, "stop")?;
-    let prompt = prompt::conversation(card, &messages(request.messages)?, None)?;
+    let tools = toolbox(request.tools, request.tool_choice, request.parallel_tool_calls)?;
+    let grammar = request.response_format.map_or(Ok(None), ResponseFormat::grammar)?;
+    let ignore_eos = request.ignore_eos.unwrap_or(false);
+    let prepared = prompt::prepare(card, messages(request.messages)?, tools.as_ref(), grammar)?;
     let jobs = (0..n).map(|i| {
         let mut sampling = sampling.clone();
         sampling.seed = sampling.seed.wrapping_add(i as u64);
-        Job {
+        let constraint =
+            prepared.grammar.as_ref().map(|g| handle.grammars.constraint(card, g)).transpose()?;
+        Ok(Job {
             user,
-            prompt: prompt.clone(),
+            prompt: prepared.prompt.clone(),
             max_tokens,
             sampling,
             stop: stop.clone(),
-            ignore_eos: request.ignore_eos.unwrap_or(false),
+            ignore_eos,
             logprobs: logprobs.then_some(top),
+            constraint,
             ..Job::default()
-        }
+        })
     });
-    Ok(ValidChat { jobs: jobs.collect(), logprobs })
+    Ok(ValidChat { jobs: jobs.collect::<Result<_, ApiError>>()?, logprobs, calls: prepared.calls })
 }

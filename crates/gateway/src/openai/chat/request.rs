@@ -6,7 +6,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::format::ResponseFormat;
 use super::message::ChatMessage;
+use super::tools::{ToolChoice, ToolDefinition};
 use crate::error::ApiError;
 use crate::openai::knobs::Knobs;
 use crate::openai::types::{OneOrMany, StreamOptions};
@@ -56,6 +58,15 @@ pub(crate) struct ChatRequest {
     pub(crate) top_logprobs: Option<usize>,
     /// Not OpenAI's: the model's end tokens are generated through.
     pub(crate) ignore_eos: Option<bool>,
+    /// What the answer must be: text, JSON, or JSON of a schema.
+    pub(crate) response_format: Option<ResponseFormat>,
+    /// Functions that the model may call.
+    #[schema(max_items = 128)]
+    pub(crate) tools: Option<Vec<ToolDefinition>>,
+    /// Whether it must call one; `auto` by default.
+    pub(crate) tool_choice: Option<ToolChoice>,
+    /// Whether it may call several at once; true by default.
+    pub(crate) parallel_tool_calls: Option<bool>,
     /// Whose request it is: users get equal shares of the server.
     pub(crate) user: Option<String>,
     /// The same by its newer name.

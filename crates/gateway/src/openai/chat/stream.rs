@@ -12,6 +12,7 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::openai::types::{TokenUsage, finish_reason};
 use crate::stream::{Render, data};
+use crate::tools::{Call, Format, Piece, Splitter};
 
 /// One event of the stream.
 #[derive(Serialize)]
@@ -41,6 +42,26 @@ struct Delta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[CallDelta<'a>; 1]>,
+}
+
+/// A piece of a call: its name first, then its arguments.
+#[derive(Serialize)]
+struct CallDelta<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: FunctionDelta<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
 }
 
 /// Writes the events of a chat.
@@ -50,20 +71,27 @@ pub(crate) struct ChatStream {
     created: u64,
     logprobs: bool,
     include_usage: bool,
-    /// Choices whose role has been told.
-    begun: Vec<usize>,
+    calls: Option<Format>,
+    /// Choices whose role has been told, and what their texts mean.
+    begun: Vec<(usize, Splitter)>,
     usages: Vec<Usage>,
     failed: bool,
 }
 
 impl ChatStream {
-    pub(crate) fn new(handle: Arc<Handle>, logprobs: bool, include_usage: bool) -> Self {
+    pub(crate) fn new(
+        handle: Arc<Handle>,
+        logprobs: bool,
+        calls: Option<Format>,
+        include_usage: bool,
+    ) -> Self {
         Self {
             handle,
             id: ids::new("chatcmpl-"),
             created: ids::now(),
             logprobs,
             include_usage,
+            calls,
             begun: Vec::new(),
             usages: Vec::new(),
             failed: false,
@@ -89,16 +117,56 @@ impl ChatStream {
 
     /// The first event of a choice says who speaks.
     fn begin(&mut self, index: usize, out: &mut Vec<u8>) {
-        if !self.begun.contains(&index) {
-            self.begun.push(index);
-            self.delta(index, Delta { role: Some("assistant"), content: Some(None) }, None, out);
+        if !self.begun.iter().any(|(begun, _)| *begun == index) {
+            self.begun.push((index, Splitter::new(self.calls)));
+            let delta = Delta { role: Some("assistant"), content: Some(None), ..Delta::default() };
+            self.delta(index, delta, None, out);
         }
     }
 
     fn text(&self, index: usize, text: &str, logprobs: Option<Logprobs>, out: &mut Vec<u8>) {
         if !text.is_empty() || logprobs.is_some() {
-            self.delta(index, Delta { role: None, content: Some(Some(text)) }, logprobs, out);
+            self.delta(index, Delta { content: Some(Some(text)), ..Delta::default() }, logprobs, out);
         }
+    }
+
+    /// Gives text to the choice's splitter, and tells what is certain; all that is left at the end.
+    fn split(
+        &mut self,
+        index: usize,
+        text: &str,
+        end: bool,
+        logprobs: Option<Logprobs>,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let Some((_, splitter)) = self.begun.iter_mut().find(|(begun, _)| *begun == index) else { return 0 };
+        let mut calls = splitter.calls();
+        let mut pieces = splitter.push(text);
+        if end {
+            pieces.extend(splitter.finish());
+        }
+        let mut logprobs = logprobs;
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => self.text(index, &text, logprobs.take(), out),
+                Piece::Call(call) => {
+                    self.call(index, calls, &call, out);
+                    calls += 1;
+                }
+            }
+        }
+        self.text(index, "", logprobs, out);
+        calls
+    }
+
+    fn call(&self, index: usize, place: usize, call: &Call, out: &mut Vec<u8>) {
+        let (id, kind, name) = (Some(&*call.id), Some("function"), Some(&*call.name));
+        let head = CallDelta { index: place, id, kind, function: FunctionDelta { name, arguments: "" } };
+        self.delta(index, Delta { tool_calls: Some([head]), ..Delta::default() }, None, out);
+        let arguments = call.arguments.to_string();
+        let function = FunctionDelta { name: None, arguments: &arguments };
+        let rest = CallDelta { index: place, id: None, kind: None, function };
+        self.delta(index, Delta { tool_calls: Some([rest]), ..Delta::default() }, None, out);
     }
 }
 
@@ -115,11 +183,11 @@ impl Render for ChatStream {
                 let logprobs = logprob.filter(|_| self.logprobs);
                 let logprobs =
                     logprobs.map(|l| Logprobs { content: vec![Logprob::new(card, &l)], refusal: None });
-                self.text(index, &text, logprobs, out);
+                self.split(index, &text, false, logprobs, out);
             }
             Event::Finished { text, reason, usage } => {
-                self.text(index, &text, None, out);
-                let finish_reason = Some(finish_reason(reason));
+                let calls = self.split(index, &text, true, None, out);
+                let finish_reason = Some(if calls > 0 { "tool_calls" } else { finish_reason(reason) });
                 let last = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
                 self.chunk(&[last], None, out);
                 self.usages.push(usage);
