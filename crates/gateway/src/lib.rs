@@ -6,6 +6,7 @@
 //!
 //! It is a library: [`run`] takes a listener, the configuration and a future that says when to stop.
 
+mod anthropic;
 pub mod backend;
 mod body;
 mod card;
@@ -19,17 +20,21 @@ mod grammar;
 mod health;
 mod ids;
 pub mod limits;
+mod llama_cpp;
 mod models;
 mod ollama;
 mod openai;
 mod prompt;
 mod router;
 mod server;
+mod sse;
 mod state;
 mod stream;
 mod tokenize;
 mod tools;
+mod translate;
 mod ui;
+mod ws;
 
 pub use config::{Config, ModelSource, Origin};
 pub use server::{ServeError, run};

@@ -11,11 +11,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::state::App;
-use crate::{health, limits, ollama, openai, tokenize, ui};
+use crate::{anthropic, health, limits, llama_cpp, ollama, openai, tokenize, ui, ws};
 
-/// The routes of a server, the page among them.
+/// The routes of a server, and what is made of them: several requests over one connection.
 pub(crate) fn router(app: App) -> Router {
-    api(app)
+    let api = api(app.clone());
+    let gate = ws::Gate { app, api: api.clone() };
+    api.merge(Router::new().route("/v1/ws", get(ws::open)).with_state(gate))
 }
 
 /// The routes that programs use.
@@ -39,8 +41,23 @@ pub(crate) fn api(app: App) -> Router {
         .route("/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
         .route("/v1/embeddings", post(openai::embeddings::create))
+        .route("/v1/responses", post(openai::responses::create))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
+        .layer(from_fn_with_state(app.clone(), ready));
+    let anthropic = Router::new()
+        .route("/v1/messages", post(anthropic::create))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .layer(from_fn_with_state(app.clone(), ready))
+        .layer(map_response(anthropic::errors));
+    // Paths that llama.cpp's server has besides.
+    let llama_cpp = Router::new()
+        .route("/apply-template", post(llama_cpp::apply_template))
+        .route("/chat/completions/input_tokens", post(llama_cpp::input_tokens))
+        .route("/v1/chat/completions/input_tokens", post(llama_cpp::input_tokens))
+        .route("/embeddings", post(openai::embeddings::create))
+        .route("/responses", post(openai::responses::create))
+        .route("/props", get(llama_cpp::props))
         .layer(from_fn_with_state(app.clone(), ready));
     let ollama_models = Router::new()
         .route("/api/tags", get(ollama::models::tags))
@@ -61,6 +78,8 @@ pub(crate) fn api(app: App) -> Router {
         .merge(models)
         .merge(generation)
         .merge(ollama)
+        .merge(anthropic)
+        .merge(llama_cpp)
         .fallback(async || ApiError::not_found("There is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(DefaultBodyLimit::max(limits::BODY))

@@ -91,7 +91,11 @@ pub async fn run(
     app.drain();
     drop(listener);
     // A client that does not finish in time is cut off: that is what the grace period is for.
-    let _ = tokio::time::timeout(grace, connections.shutdown()).await;
+    let _ = tokio::time::timeout(grace, async {
+        connections.shutdown().await;
+        app.sessions_over().await;
+    })
+    .await;
     Ok(())
 }
 

@@ -32,6 +32,9 @@ pub(crate) struct ServeArgs {
     /// Answer everybody who reaches the port
     #[arg(long)]
     pub(crate) no_auth: bool,
+    /// Answer requests for models that are not there with the first one, as llama.cpp's server does
+    #[arg(long)]
+    pub(crate) any_model_name: bool,
     /// Positions of a sequence at most; what the model was made for by default, at most 8192
     #[arg(long, value_name = "N")]
     pub(crate) context: Option<usize>,

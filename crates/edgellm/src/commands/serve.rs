@@ -88,6 +88,7 @@ fn config(args: &ServeArgs) -> Result<Config> {
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     Ok(Config {
         models,
+        any_model_name: args.any_model_name,
         context: args.context,
         parallel: args.parallel,
         queue: args.queue,

@@ -22,12 +22,11 @@ use crate::prompt;
 use crate::state::App;
 use crate::stream::respond;
 use crate::tools::Format;
-use answer::Completion;
-pub(crate) use answer::FINGERPRINT;
+pub(crate) use answer::{Completion, FINGERPRINT};
 use format::ResponseFormat;
 pub(crate) use message::messages;
 pub(crate) use request::ChatRequest;
-use stream::ChatStream;
+pub(crate) use stream::ChatStream;
 pub(crate) use tools::ToolDefinition;
 use tools::toolbox;
 
