@@ -8,8 +8,12 @@ client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0, timeou
 TOOL = {"name": "get_weather", "description": "The weather of a city", "input_schema": WEATHER_PARAMETERS}
 
 
+# The package leaves this parameter to `extra_body`.
+GREEDY = {"temperature": 0}
+
+
 def ask(**options):
-    return client.messages.create(**{"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": 24, **options})
+    return client.messages.create(**{"model": MODEL, "messages": MESSAGES, "extra_body": GREEDY, "max_tokens": 24, **options})
 
 
 def test_chat():
@@ -24,7 +28,7 @@ def test_chat():
 
 def test_streaming_gives_the_same_text():
     whole = ask()
-    with client.messages.stream(model=MODEL, messages=MESSAGES, temperature=0, max_tokens=24) as stream:
+    with client.messages.stream(model=MODEL, messages=MESSAGES, extra_body=GREEDY, max_tokens=24) as stream:
         assert "".join(stream.text_stream) == whole.content[0].text
         final = stream.get_final_message()
     assert final.usage.output_tokens == whole.usage.output_tokens and final.stop_reason == whole.stop_reason
@@ -40,10 +44,10 @@ def test_limits_and_stops():
     assert stopped.stop_reason == "stop_sequence" and stopped.stop_sequence == ANSWER
     assert ANSWER not in stopped.content[0].text
     # Sampling parameters are taken.
-    assert ask(temperature=1, top_p=0.9, extra_body={"top_k": 20}).content
+    assert ask(extra_body={"temperature": 1, "top_p": 0.9, "top_k": 20}).content
 
 
-@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
+@pytest.mark.parametrize("choice", [{"type": "any", "disable_parallel_tool_use": True}, {"type": "tool", "name": "get_weather"}])
 def test_tools(choice):
     answer = ask(tools=[TOOL], tool_choice=choice, max_tokens=100)
     (call,) = [block for block in answer.content if block.type == "tool_use"]
@@ -56,7 +60,7 @@ def test_tools(choice):
 
 def test_tools_streamed():
     with client.messages.stream(
-        model=MODEL, messages=MESSAGES, tools=[TOOL], tool_choice={"type": "any"}, temperature=0, max_tokens=100
+        model=MODEL, messages=MESSAGES, tools=[TOOL], tool_choice={"type": "any", "disable_parallel_tool_use": True}, extra_body=GREEDY, max_tokens=100
     ) as stream:
         final = stream.get_final_message()
     check_weather(final.content[-1].input)
@@ -71,7 +75,7 @@ def test_errors():
     with pytest.raises(anthropic.NotFoundError) as refusal:
         ask(model="no-such-model")
     assert refusal.value.body["type"] == "error" and refusal.value.body["error"]["type"] == "not_found_error"
-    for options in ({"max_tokens": 0}, {"temperature": 2}, {"messages": []}):
+    for options in ({"max_tokens": 0}, {"extra_body": {"temperature": 2}}, {"messages": []}):
         with pytest.raises(anthropic.BadRequestError) as refusal:
             ask(**options)
         assert refusal.value.body["error"]["type"] == "invalid_request_error"

@@ -110,7 +110,7 @@ def test_logprobs():
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
 def test_tools(choice):
     messages = [{"role": "user", "content": "What is the weather in Oslo?"}]
-    answer = ask(messages=messages, tools=[WEATHER_TOOL], tool_choice=choice, max_tokens=100)
+    answer = ask(messages=messages, tools=[WEATHER_TOOL], tool_choice=choice, parallel_tool_calls=False, max_tokens=100)
     (call,) = answer.choices[0].message.tool_calls
     assert call.type == "function" and call.function.name == "get_weather" and call.id
     check_weather(json.loads(call.function.arguments))
@@ -123,7 +123,7 @@ def test_tools(choice):
 
 def test_tools_streamed():
     name, arguments, ids = "", "", []
-    for chunk in ask(tools=[WEATHER_TOOL], tool_choice="required", max_tokens=100, stream=True):
+    for chunk in ask(tools=[WEATHER_TOOL], tool_choice="required", parallel_tool_calls=False, max_tokens=100, stream=True):
         for call in chunk.choices[0].delta.tool_calls or []:
             ids += [call.id] if call.id else []
             name += call.function.name or ""
@@ -146,7 +146,7 @@ def test_json():
 
     class Person(pydantic.BaseModel):
         name: str = pydantic.Field(max_length=30)
-        age: int
+        age: int = pydantic.Field(ge=0, le=150)
 
     parsed = client.chat.completions.parse(model=MODEL, messages=MESSAGES, response_format=Person, temperature=0, max_tokens=120)
     assert isinstance(parsed.choices[0].message.parsed, Person)
@@ -218,21 +218,25 @@ def test_responses():
     answer = client.responses.create(input=QUESTION, **options)
     assert answer.status in ("completed", "incomplete") and ANSWER in answer.output_text
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
-    with client.responses.stream(input=QUESTION, **options) as stream:
-        kinds = [event.type for event in stream]
-        assert stream.get_final_response().output_text == answer.output_text
-    assert kinds[0] == "response.created" and kinds[-1] in ("response.completed", "response.incomplete")
-    assert "response.output_text.delta" in kinds and "response.output_text.done" in kinds
+    events = list(client.responses.create(input=QUESTION, stream=True, **options))
+    kinds = [event.type for event in events]
+    assert kinds[0] == "response.created" and kinds[-1] == "response.incomplete"
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text
+    assert events[-1].response.output_text == answer.output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
 
 
 def test_responses_with_tools_and_schema():
     tool = {"type": "function", "name": "get_weather", "parameters": WEATHER_PARAMETERS, "strict": True}
-    called = client.responses.create(model=MODEL, input="Weather in Oslo?", tools=[tool], tool_choice="required", max_output_tokens=100)
+    called = client.responses.create(model=MODEL, input="Weather in Oslo?", tools=[tool], tool_choice="required", parallel_tool_calls=False, max_output_tokens=100)
     (call,) = [item for item in called.output if item.type == "function_call"]
     check_weather(json.loads(call.arguments))
     text = {"format": {"type": "json_schema", "name": "person", "schema": PERSON_SCHEMA, "strict": True}}
     made = client.responses.create(model=MODEL, input="Describe a person.", text=text, temperature=0, max_output_tokens=120)
     check_person(json.loads(made.output_text))
+    with client.responses.stream(model=MODEL, input="Describe a person.", text=text, temperature=0, max_output_tokens=120) as stream:
+        assert [event.type for event in stream][-1] == "response.completed"
+        assert stream.get_final_response().output_text == made.output_text
 
 
 def test_batch():

@@ -57,7 +57,7 @@ def test_cancel():
 
 def test_errors():
     with connect(URL.replace("http", "ws") + "/v1/ws") as socket:
-        for wrong in ("{", '{"type": "what"}', '{"type": "request", "id": "a"}'):
+        for wrong in ("{", '{"type": "what"}', '{"type": "request", "body": {}}'):
             socket.send(wrong)
             error = json.loads(socket.recv(timeout=10))
             assert error["type"] == "error" and error["id"] == "" and error["status"] == 400

@@ -38,12 +38,24 @@ const SEND_TIME: Duration = Duration::from_secs(30);
 
 /// What a client says.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-enum FromClient {
+#[serde(deny_unknown_fields)]
+struct FromClient {
+    #[serde(rename = "type")]
+    kind: Kind,
+    id: String,
+    /// Of a request.
+    path: Option<String>,
+    /// Of a request; read where it goes.
+    body: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
     /// Asks.
-    Request { id: String, path: String, body: Box<RawValue> },
+    Request,
     /// Takes a question back.
-    Cancel { id: String },
+    Cancel,
 }
 
 /// What the connections share.
@@ -140,11 +152,15 @@ impl Connection {
     /// Does what a message says; gives what is answered at once.
     fn take(&mut self, bytes: &[u8]) -> Option<Message> {
         match serde_json::from_slice(bytes) {
-            Ok(FromClient::Request { id, path, body }) => match self.start(&id, &path, &body) {
-                Ok(()) => None,
-                Err(error) => Some(failed(&id, error.status, &error.object())),
-            },
-            Ok(FromClient::Cancel { id }) => {
+            Ok(FromClient { kind: Kind::Request, id, path, body }) => {
+                let path = path.unwrap_or_default();
+                let started = match body {
+                    Some(body) => self.start(&id, &path, &body),
+                    None => Err(ApiError::param("body", "this parameter is required")),
+                };
+                started.err().map(|error| failed(&id, error.status, &error.object()))
+            }
+            Ok(FromClient { kind: Kind::Cancel, id, .. }) => {
                 // What has ended already needs no word: its `done` is on its way.
                 self.running.remove(&id)?.abort();
                 Some(message(&json!({ "type": "cancelled", "id": id })))
