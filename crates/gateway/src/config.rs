@@ -59,7 +59,7 @@ pub struct Config {
     pub parallel: usize,
     /// Requests that wait at most.
     pub queue: usize,
-    /// Bytes of keys and values of one model; `None` for a quarter of the free memory.
+    /// Bytes of keys and values of one model; `None` for 1 GiB.
     pub kv_bytes: Option<u64>,
     /// Bytes of all loaded models; `None` for no limit.
     pub memory: Option<u64>,

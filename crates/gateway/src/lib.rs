@@ -19,6 +19,7 @@ mod grammar;
 mod health;
 mod ids;
 pub mod limits;
+mod metrics;
 mod models;
 mod ollama;
 mod openai;

@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::state::App;
-use crate::{health, limits, ollama, openai, tokenize, ui};
+use crate::{health, limits, metrics, ollama, openai, tokenize, ui};
 
 /// The routes of a server, the page among them.
 pub(crate) fn router(app: App) -> Router {
@@ -27,6 +27,7 @@ pub(crate) fn api(app: App) -> Router {
         .route("/v1/health", get(health::health))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
+        .route("/metrics", get(metrics::show))
         .route("/ui", get(|| async { Redirect::permanent("/ui/") }))
         .route("/ui/", get(ui::index))
         .route("/ui/{*path}", get(ui::asset));
@@ -64,6 +65,7 @@ pub(crate) fn api(app: App) -> Router {
         .fallback(async || ApiError::not_found("There is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(DefaultBodyLimit::max(limits::BODY))
+        .layer(from_fn_with_state(app.clone(), metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(app)
 }

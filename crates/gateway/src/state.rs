@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::models::Models;
 
 /// What all routes share.
@@ -14,6 +15,7 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) models: Models,
     pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
     draining: AtomicBool,
 }
@@ -29,9 +31,11 @@ impl std::ops::Deref for App {
 impl App {
     pub(crate) fn new(config: Config) -> Self {
         let config = Arc::new(config);
+        let metrics = Arc::new(Metrics::new());
         Self(Arc::new(Inner {
-            models: Models::new(config.clone()),
+            models: Models::new(config.clone(), metrics.clone()),
             config,
+            metrics,
             started: Instant::now(),
             draining: AtomicBool::new(false),
         }))
