@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::state::App;
-use crate::{health, limits, metrics, ollama, openai, tokenize, ui};
+use crate::{cors, health, in_flight, limits, metrics, ollama, openai, openapi, tokenize, ui};
 
 /// The routes of a server, the page among them.
 pub(crate) fn router(app: App) -> Router {
@@ -28,6 +28,8 @@ pub(crate) fn api(app: App) -> Router {
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics::show))
+        .route("/openapi.json", get(openapi::show))
+        .route("/docs", get(openapi::show_page))
         .route("/ui", get(|| async { Redirect::permanent("/ui/") }))
         .route("/ui/", get(ui::index))
         .route("/ui/{*path}", get(ui::asset));
@@ -67,6 +69,8 @@ pub(crate) fn api(app: App) -> Router {
         .layer(DefaultBodyLimit::max(limits::BODY))
         .layer(from_fn_with_state(app.clone(), metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(cors::layer(&app.config.cors))
+        .layer(from_fn_with_state(app.clone(), in_flight::track))
         .with_state(app)
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::config::Config;
+use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 use crate::models::Models;
 
@@ -17,6 +18,7 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
+    pub(crate) in_flight: InFlight,
     draining: AtomicBool,
 }
 
@@ -37,6 +39,7 @@ impl App {
             config,
             metrics,
             started: Instant::now(),
+            in_flight: InFlight::new(),
             draining: AtomicBool::new(false),
         }))
     }
