@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use engine::LoadOptions;
+use engine::synthetic::Synthetic;
 
 /// Where a model comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {
     /// A file or folder, and how it is loaded.
     Path(PathBuf, Box<LoadOptions>),
+    /// Random weights of a true shape, for measurements: its answers mean nothing.
+    Synthetic(Synthetic, Box<LoadOptions>),
     /// The backend that costs nothing ([`crate::backend::NullBackend`]): to measure the server itself.
     Null,
 }

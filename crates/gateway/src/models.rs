@@ -5,11 +5,11 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::Model;
 use engine::scheduler::Limits;
+use engine::{EngineError, Model};
 use tokio::sync::oneshot;
 
-use crate::backend::{Card, ModelBackend, NullBackend, null_card};
+use crate::backend::{Card, ModelBackend, NullBackend, null_card, placeholders};
 use crate::config::{Config, ModelSource, Origin};
 use crate::engine_thread::{Gauges, Handle, serve};
 use crate::error::ApiError;
@@ -202,8 +202,8 @@ async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Re
     let Config { parallel, queue, context, kv_bytes, .. } = *config;
     let thread = std::thread::Builder::new().name(format!("model {}", source.name));
     let run = move || match &source.origin {
-        Origin::Path(path, options) => {
-            let model = match Model::load(path, options) {
+        Origin::Path(..) | Origin::Synthetic(..) => {
+            let model = match model(&source.origin) {
                 Ok(model) => model,
                 Err(error) => return drop(ready.send(Err(error.to_string()))),
             };
@@ -222,6 +222,20 @@ async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Re
     };
     thread.spawn(run).map_err(|error| error.to_string())?;
     loaded.await.map_err(|_| "its thread ended".to_owned())?
+}
+
+/// The model of a file, or random weights with a vocabulary of placeholders.
+fn model(origin: &Origin) -> Result<Model, EngineError> {
+    match origin {
+        Origin::Path(path, options) => Model::load(path, options),
+        Origin::Synthetic(what, options) => {
+            let mut model = Model::synthetic(*what, options)?;
+            let (tokenizer, template) = placeholders(model.config.vocab_size);
+            (model.tokenizer, model.chat_template) = (tokenizer, template);
+            Ok(model)
+        }
+        Origin::Null => Err(EngineError::Request("the null backend has no model".to_owned())),
+    }
 }
 
 /// Gives the handle away and serves.

@@ -20,7 +20,7 @@ Examples:
   edgellm serve --model model.gguf --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --no-auth")]
 pub(crate) struct ServeArgs {
     /// A file, a folder, a pulled name, or hf:owner/repo[/file], with a name before it if wished; may be repeated, the
-    /// first is the default
+    /// first is the default. To measure the server: null, or synthetic:bitnet-2b and other shapes of edgellm benchmark
     #[arg(long, value_name = "[NAME=]MODEL", required = true)]
     pub(crate) model: Vec<String>,
     /// Address to listen on
@@ -33,10 +33,10 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) no_auth: bool,
     /// Positions of a sequence at most; what the model was made for by default, at most 8192
-    #[arg(long, value_name = "N")]
+    #[arg(long, alias = "ctx-size", value_name = "N")]
     pub(crate) context: Option<usize>,
     /// Sequences that run at a time
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, alias = "max-sequences", default_value_t = 16, value_name = "N")]
     pub(crate) parallel: usize,
     /// Requests that wait at most; those beyond get 429
     #[arg(long, default_value_t = 64, value_name = "N")]

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use engine::synthetic::{Shape, Synthetic};
+use engine::{LoadOptions, StoredType};
 use gateway::config::TlsFiles;
 use gateway::{Config, ModelSource, Origin};
 use tokio::net::TcpListener;
@@ -75,6 +77,9 @@ fn config(args: &ServeArgs) -> Result<Config> {
     let template = args.chat_template.as_deref().map(load::file).transpose()?;
     let options = load::options(&args.run, template);
     let models = args.model.iter().map(|model| {
+        if let Some(source) = measured(model, &options) {
+            return Ok(source);
+        }
         let (name, path) = named(model)?;
         Ok(ModelSource { name, origin: Origin::Path(path, Box::new(options.clone())) })
     });
@@ -102,6 +107,20 @@ fn config(args: &ServeArgs) -> Result<Config> {
         cors: args.cors.clone(),
         data: args.data.clone(),
     })
+}
+
+/// Models to measure a server with: `synthetic:SHAPE`, random weights as `edgellm benchmark` takes them, and `null`, which
+/// costs nothing.
+fn measured(text: &str, options: &LoadOptions) -> Option<ModelSource> {
+    let origin = if text == "null" {
+        Origin::Null
+    } else {
+        let name = text.strip_prefix("synthetic:")?;
+        let shape = Shape::ALL.into_iter().find(|shape| shape.name() == name)?;
+        let what = Synthetic { shape, layers: StoredType::Ternary, head: StoredType::Int4 };
+        Origin::Synthetic(what, Box::new(options.clone()))
+    };
+    Some(ModelSource { name: text.trim_start_matches("synthetic:").to_owned(), origin })
 }
 
 /// The name and place of `[NAME=]MODEL`.
