@@ -157,8 +157,7 @@ fn attention(
     b.lap(Some(l), Operation::Rope);
     let span = |i: usize| {
         let Slot { cache, ids, .. } = &slots[i];
-        let (cached, pages) = cache.layer(l);
-        Span { tokens: ids.len(), position: cache.position(), cached, pages }
+        Span { tokens: ids.len(), position: cache.position(), layer: l, pages: cache.pages() }
     };
     b.xb.resize(b.q.len(), 0.0);
     let heads = heads(c, sliding.map(|s| s.window));

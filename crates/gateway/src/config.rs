@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use engine::LoadOptions;
+use engine::synthetic::Synthetic;
 
 /// Where a model comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {
     /// A file or folder, and how it is loaded.
     Path(PathBuf, Box<LoadOptions>),
+    /// Random weights of a true shape, for measurements: its answers mean nothing.
+    Synthetic(Synthetic, Box<LoadOptions>),
     /// The backend that costs nothing ([`crate::backend::NullBackend`]): to measure the server itself.
     Null,
 }
@@ -61,7 +64,7 @@ pub struct Config {
     pub parallel: usize,
     /// Requests that wait at most.
     pub queue: usize,
-    /// Bytes of keys and values of one model; `None` for a quarter of the free memory.
+    /// Bytes of keys and values of one model; `None` for 1 GiB.
     pub kv_bytes: Option<u64>,
     /// Bytes of all loaded models; `None` for no limit.
     pub memory: Option<u64>,

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 
-use engine::scheduler::{Event, Job, Refused};
+use engine::scheduler::{Event, Job, Load, Refused};
 use tokio::sync::mpsc;
 
 use crate::backend::{Backend, Card};
 use crate::error::ApiError;
 use crate::grammar::Grammars;
+use crate::metrics::{Clock, ModelMetrics};
 
 /// What a request hears of one of its jobs.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(crate) struct Submission {
 
 /// Who hears of a job.
 struct Client {
+    clock: Clock,
     index: usize,
     updates: mpsc::Sender<(usize, Update)>,
 }
@@ -51,8 +53,22 @@ impl Client {
 pub(crate) struct Gauges {
     pub(crate) running: AtomicUsize,
     pub(crate) waiting: AtomicUsize,
-    pub(crate) steps: AtomicU64,
-    pub(crate) batch: AtomicUsize,
+    pub(crate) pages: AtomicUsize,
+    pub(crate) remembered_pages: AtomicUsize,
+    pub(crate) page_limit: AtomicUsize,
+}
+
+impl Gauges {
+    fn set(&self, load: Load) {
+        let all = [
+            (&self.running, load.running),
+            (&self.waiting, load.waiting),
+            (&self.pages, load.pages),
+            (&self.remembered_pages, load.remembered_pages),
+            (&self.page_limit, load.page_limit),
+        ];
+        all.into_iter().for_each(|(gauge, value)| gauge.store(value, Ordering::Relaxed));
+    }
 }
 
 /// A loaded model, from outside. The thread ends when the last handle has gone and its jobs have ended.
@@ -82,7 +98,7 @@ impl Handle {
         let (updates, receiver) = mpsc::channel(room.max(1));
         for (index, job) in jobs.into_iter().enumerate() {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-            let client = Client { index, updates: updates.clone() };
+            let client = Client { clock: Clock::start(), index, updates: updates.clone() };
             self.commands.try_send(Submission { job: Job { id, ..job }, client }).map_err(
                 |err| match err {
                     TrySendError::Full(_) => ApiError::overloaded(),
@@ -95,42 +111,51 @@ impl Handle {
 }
 
 /// Runs jobs until no handle is left and all have ended.
-pub(crate) fn serve(backend: &mut dyn Backend, commands: &Receiver<Submission>, gauges: &Gauges) {
+pub(crate) fn serve(
+    backend: &mut dyn Backend,
+    commands: &Receiver<Submission>,
+    gauges: &Gauges,
+    metrics: &ModelMetrics,
+) {
     let mut clients: HashMap<u64, Client> = HashMap::new();
+    gauges.set(backend.load());
     loop {
         if clients.is_empty() {
             // Nothing to do until somebody asks.
             let Ok(submission) = commands.recv() else { return };
-            take(backend, &mut clients, submission);
+            take(backend, &mut clients, submission, metrics);
         }
-        loop {
-            match commands.try_recv() {
-                Ok(submission) => take(backend, &mut clients, submission),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(submission) = commands.try_recv() {
+            take(backend, &mut clients, submission, metrics);
         }
         if clients.values().any(|client| client.updates.is_closed()) {
+            let before = clients.len();
             clients.retain(|_, client| !client.updates.is_closed());
             backend.cancel(&mut |id| !clients.contains_key(&id));
+            metrics.cancelled(before - clients.len());
         }
         let stepped = backend.step(&mut |id, event| {
+            let Some(client) = clients.get_mut(&id) else { return };
+            metrics.event(&mut client.clock, &event);
             let last = matches!(event, Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_));
-            let client = if last { clients.remove(&id) } else { None };
-            if let Some(client) = client.as_ref().or_else(|| clients.get(&id)) {
-                client.send(Update::Event(event));
+            client.send(Update::Event(event));
+            if last {
+                clients.remove(&id);
             }
         });
-        let load = backend.load();
-        gauges.running.store(load.running, Ordering::Relaxed);
-        gauges.waiting.store(load.waiting, Ordering::Relaxed);
+        gauges.set(backend.load());
         if let Some(stepped) = stepped {
-            gauges.steps.fetch_add(1, Ordering::Relaxed);
-            gauges.batch.store(stepped.answers + stepped.prompt_tokens, Ordering::Relaxed);
+            metrics.step(stepped);
         }
     }
 }
 
-fn take(backend: &mut dyn Backend, clients: &mut HashMap<u64, Client>, submission: Submission) {
+fn take(
+    backend: &mut dyn Backend,
+    clients: &mut HashMap<u64, Client>,
+    submission: Submission,
+    metrics: &ModelMetrics,
+) {
     let Submission { job, client } = submission;
     let id = job.id;
     match backend.submit(job) {
@@ -138,6 +163,9 @@ fn take(backend: &mut dyn Backend, clients: &mut HashMap<u64, Client>, submissio
             client.send(Update::Accepted);
             clients.insert(id, client);
         }
-        Err(refused) => client.send(Update::Refused(refused)),
+        Err(refused) => {
+            metrics.refused();
+            client.send(Update::Refused(refused));
+        }
     }
 }

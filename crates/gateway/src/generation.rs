@@ -9,8 +9,8 @@ use crate::error::ApiError;
 
 /// The jobs of a request, taken and not yet ended. Dropping it cancels them.
 pub(crate) struct Generation {
-    /// The model.
-    pub(crate) handle: Arc<Handle>,
+    /// Keeps the model loaded until they have ended.
+    _handle: Arc<Handle>,
     /// How many there are.
     pub(crate) jobs: usize,
     updates: Updates,
@@ -25,7 +25,7 @@ pub(crate) struct Generation {
 pub(crate) async fn submit(handle: Arc<Handle>, jobs: Vec<Job>) -> Result<Generation, ApiError> {
     let n = jobs.len();
     let updates = handle.submit(jobs)?;
-    let mut generation = Generation { handle, jobs: n, updates, early: Vec::new() };
+    let mut generation = Generation { _handle: handle, jobs: n, updates, early: Vec::new() };
     let mut accepted = 0;
     while accepted < n {
         match generation.updates.recv().await {

@@ -42,3 +42,5 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub const BATCH: usize = 50_000;
 /// Uploaded files, and batches, at a time.
 pub const FILES: usize = 10_000;
+/// From the end of the head to the end of an uploaded file.
+pub const UPLOAD_TIME: Duration = Duration::from_secs(600);

@@ -5,23 +5,28 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::Model;
 use engine::scheduler::Limits;
+use engine::{EngineError, Model};
 use tokio::sync::oneshot;
 
-use crate::backend::{Card, ModelBackend, NullBackend, null_card};
+use crate::backend::{Card, ModelBackend, NullBackend, null_card, placeholders};
 use crate::config::{Config, ModelSource, Origin};
 use crate::engine_thread::{Gauges, Handle, serve};
 use crate::error::ApiError;
 use crate::limits;
+use crate::metrics::{Metrics, ModelMetrics};
 
 /// Context of models that were made for a longer one, unless the configuration says otherwise.
 const DEFAULT_CONTEXT: usize = 8192;
+
+/// Keys and values of a model, unless the configuration says otherwise.
+const DEFAULT_KV_BYTES: u64 = 1 << 30;
 
 /// All models of a server.
 pub(crate) struct Models {
     slots: Vec<Slot>,
     config: Arc<Config>,
+    metrics: Arc<Metrics>,
     ready: AtomicBool,
     /// One at a time is loaded.
     loading: tokio::sync::Mutex<()>,
@@ -85,11 +90,12 @@ impl Slot {
 }
 
 impl Models {
-    pub(crate) fn new(config: Arc<Config>) -> Self {
+    pub(crate) fn new(config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
         let slot = |source: &ModelSource| Slot { source: source.clone(), state: Mutex::default() };
         Self {
             slots: config.models.iter().map(slot).collect(),
             config,
+            metrics,
             ready: AtomicBool::new(false),
             loading: tokio::sync::Mutex::default(),
         }
@@ -137,7 +143,7 @@ impl Models {
             return Ok(handle);
         }
         self.make_room(slot).await;
-        match load(slot.source.clone(), &self.config).await {
+        match load(slot.source.clone(), &self.config, self.metrics.of_model(&slot.source.name)).await {
             Ok(handle) => {
                 let handle = Arc::new(handle);
                 self.ready.store(true, Ordering::Relaxed);
@@ -194,28 +200,45 @@ impl Models {
 }
 
 /// Loads a model on a thread of its own, which then answers requests.
-async fn load(source: ModelSource, config: &Config) -> Result<Handle, String> {
+async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Result<Handle, String> {
     let (ready, loaded) = oneshot::channel();
-    let (parallel, queue, context) = (config.parallel, config.queue, config.context);
+    let Config { parallel, queue, context, kv_bytes, .. } = *config;
     let thread = std::thread::Builder::new().name(format!("model {}", source.name));
     let run = move || match &source.origin {
-        Origin::Path(path, options) => {
-            let model = match Model::load(path, options) {
+        Origin::Path(..) | Origin::Synthetic(..) => {
+            let model = match model(&source.origin) {
                 Ok(model) => model,
                 Err(error) => return drop(ready.send(Err(error.to_string()))),
             };
             let context = context.unwrap_or(DEFAULT_CONTEXT).min(model.config.seq_len);
-            let limits = Limits { context, running: parallel, waiting: queue };
+            let kv_bytes = kv_bytes.unwrap_or(DEFAULT_KV_BYTES);
+            let limits = Limits { context, running: parallel, waiting: queue, kv_bytes };
             let mut backend = match ModelBackend::new(&model, limits) {
                 Ok(backend) => backend,
                 Err(error) => return drop(ready.send(Err(error.to_string()))),
             };
-            answer(Card::of(&source.name, &model, context), &mut backend, ready);
+            answer(Card::of(&source.name, &model, context), &mut backend, ready, &metrics);
         }
-        Origin::Null => answer(null_card(&source.name), &mut NullBackend::new(parallel + queue), ready),
+        Origin::Null => {
+            answer(null_card(&source.name), &mut NullBackend::new(parallel + queue), ready, &metrics)
+        }
     };
     thread.spawn(run).map_err(|error| error.to_string())?;
     loaded.await.map_err(|_| "its thread ended".to_owned())?
+}
+
+/// The model of a file, or random weights with a vocabulary of placeholders.
+fn model(origin: &Origin) -> Result<Model, EngineError> {
+    match origin {
+        Origin::Path(path, options) => Model::load(path, options),
+        Origin::Synthetic(what, options) => {
+            let mut model = Model::synthetic(*what, options)?;
+            let (tokenizer, template) = placeholders(model.config.vocab_size);
+            (model.tokenizer, model.chat_template) = (tokenizer, template);
+            Ok(model)
+        }
+        Origin::Null => Err(EngineError::Request("the null backend has no model".to_owned())),
+    }
 }
 
 /// Gives the handle away and serves.
@@ -223,10 +246,11 @@ fn answer(
     card: Card,
     backend: &mut dyn crate::backend::Backend,
     ready: oneshot::Sender<Result<Handle, String>>,
+    metrics: &ModelMetrics,
 ) {
     let (commands, receiver) = sync_channel(limits::COMMANDS);
     let gauges = Arc::new(Gauges::default());
     if ready.send(Ok(Handle::new(card, gauges.clone(), commands))).is_ok() {
-        serve(backend, &receiver, &gauges);
+        serve(backend, &receiver, &gauges, metrics);
     }
 }

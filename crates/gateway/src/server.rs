@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +15,18 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::batch::batches;
+use crate::batch::store::Store;
 use crate::config::Config;
 use crate::limits;
-use crate::router::router;
+use crate::router::{gate, router};
 use crate::state::App;
+use crate::tls::acceptor;
 
 /// Why a server could not be run.
 #[derive(Debug, Error)]
@@ -50,6 +55,12 @@ pub enum ServeError {
 /// After a failure to accept, which is the system's lack of something, it gets this long to recover.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two looks at models that nobody asks for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// For connections to be closed in order, when all is answered.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Serves until `shutdown` is ready, then lets running requests finish for at most the grace period.
 ///
 /// # Errors
@@ -60,59 +71,96 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let grace = config.grace;
-    let app = App::new(config);
-    let routes = router(app.clone());
+    let tls = config.tls.as_ref().map(acceptor).transpose()?;
+    let store = config.data.as_ref().map(|folder| open_store(folder)).transpose()?;
+    let app = App::new(config, store);
+    let gate = gate(app.clone());
+    batches::resume(&gate);
+    let server = Server {
+        routes: router(gate),
+        tls,
+        http: http(),
+        slots: Arc::new(Semaphore::new(limits::CONNECTIONS)),
+    };
     let connections = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(limits::CONNECTIONS));
-    let mut http = Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEAD_TIME).max_buf_size(limits::HEAD);
-    http.http2().timer(TokioTimer::new()).max_header_list_size(limits::HEAD as u32);
     let mut loading = std::pin::pin!(load_default(&app));
     let mut shutdown = std::pin::pin!(shutdown);
     let mut loaded = false;
-    let mut housekeeping = tokio::time::interval(Duration::from_secs(5));
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     loop {
-        let accepted = tokio::select! {
+        tokio::select! {
             () = &mut shutdown => break,
-            result = &mut loading, if !loaded => { loaded = true; result?; continue }
-            _ = housekeeping.tick() => { app.models.unload_idle(); continue }
-            accepted = accept(&listener, &slots) => accepted,
+            result = &mut loading, if !loaded => { loaded = true; result? }
+            _ = housekeeping.tick() => app.models.unload_idle(),
+            () = server.accept(&listener, &connections) => {}
+        }
+    }
+    app.drain();
+    // Whoever asks now is told so, until the last request that runs has its answer.
+    let deadline = tokio::time::sleep(grace);
+    let mut deadline = std::pin::pin!(deadline);
+    let mut last = std::pin::pin!(app.in_flight.none());
+    loop {
+        tokio::select! {
+            () = &mut last => break,
+            () = &mut deadline => break,
+            () = server.accept(&listener, &connections) => {}
+        }
+    }
+    drop(listener);
+    // Connections without a request are closed at once; what is left is cut off.
+    let _ = tokio::time::timeout(LAST_WORDS, connections.shutdown()).await;
+    Ok(())
+}
+
+/// What connections are served with.
+struct Server {
+    routes: Router,
+    tls: Option<TlsAcceptor>,
+    http: Builder<TokioExecutor>,
+    slots: Arc<Semaphore>,
+}
+
+fn http() -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEAD_TIME).max_buf_size(limits::HEAD);
+    http.http2().timer(TokioTimer::new()).max_header_list_size(limits::HEAD as u32);
+    http
+}
+
+impl Server {
+    /// Takes the next connection, once there is room for one more, and serves it by itself.
+    async fn accept(&self, listener: &TcpListener, connections: &GracefulShutdown) {
+        // The semaphore is never closed.
+        let Ok(permit) = self.slots.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            return tokio::time::sleep(ACCEPT_PAUSE).await;
         };
-        let Some((stream, permit)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (routes, http, watcher) = (routes.clone(), http.clone(), connections.watcher());
+        // Tokens are small and must not wait for each other; a socket that refuses is served as it is.
+        let _ = stream.set_nodelay(true);
+        let (routes, http, watcher) = (self.routes.clone(), self.http.clone(), connections.watcher());
+        let tls = self.tls.clone();
         tokio::spawn(async move {
-            serve_connection(stream, routes, &http, watcher).await;
+            match tls {
+                None => serve_connection(stream, routes, &http, watcher).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(limits::HEAD_TIME, tls.accept(stream)).await
+                    {
+                        serve_connection(stream, routes, &http, watcher).await;
+                    }
+                }
+            }
             drop(permit);
         });
     }
-    app.drain();
-    drop(listener);
-    // A client that does not finish in time is cut off: that is what the grace period is for.
-    let _ = tokio::time::timeout(grace, async {
-        connections.shutdown().await;
-        app.sessions_over().await;
-    })
-    .await;
-    Ok(())
+}
+
+fn open_store(folder: &Path) -> Result<Store, ServeError> {
+    Store::open(folder).map_err(|source| ServeError::Data { folder: folder.to_owned(), source })
 }
 
 async fn load_default(app: &App) -> Result<(), ServeError> {
     app.models.get(None).await.map(drop).map_err(|error| ServeError::Model(error.message))
-}
-
-/// A connection, once there is room for one more.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = slots.clone().acquire_owned().await.ok()?;
-    let (stream, _) = listener.accept().await.ok()?;
-    // Tokens are small and must not wait for each other; a socket that refuses is served as it is.
-    let _ = stream.set_nodelay(true);
-    Some((stream, permit))
 }
 
 async fn serve_connection(

@@ -13,7 +13,10 @@ impl Lines {
         let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
         let whole: Vec<u8> = self.rest.drain(..=end).collect();
         let lines = whole.split(|byte| *byte == b'\n');
-        lines.filter_map(|line| line.strip_prefix(b"data: ")).map(|data| String::from_utf8_lossy(data).into_owned()).collect()
+        lines
+            .filter_map(|line| line.strip_prefix(b"data: "))
+            .map(|data| String::from_utf8_lossy(data).into_owned())
+            .collect()
     }
 }
 

@@ -1,11 +1,16 @@
 //! What all routes share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use axum::Router;
 
+use crate::batch::batches::Running;
+use crate::batch::store::Store;
 use crate::config::Config;
+use crate::in_flight::InFlight;
+use crate::metrics::Metrics;
 use crate::models::Models;
 
 /// What all routes share.
@@ -15,10 +20,21 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) models: Models,
     pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Files and batches, where they are kept.
+    pub(crate) store: Option<Store>,
+    pub(crate) batches: Running,
     pub(crate) started: Instant,
-    draining: watch::Sender<bool>,
-    /// Held by each connection that is no longer HTTP.
-    sessions: Arc<RwLock<()>>,
+    pub(crate) in_flight: InFlight,
+    draining: AtomicBool,
+}
+
+/// What sends requests of its own through the routes needs.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    pub(crate) app: App,
+    /// All routes of plain HTTP.
+    pub(crate) api: Router,
 }
 
 impl std::ops::Deref for App {
@@ -30,14 +46,18 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, store: Option<Store>) -> Self {
         let config = Arc::new(config);
+        let metrics = Arc::new(Metrics::new());
         Self(Arc::new(Inner {
-            models: Models::new(config.clone()),
+            models: Models::new(config.clone(), metrics.clone()),
             config,
+            metrics,
+            store,
+            batches: Running::default(),
             started: Instant::now(),
-            draining: watch::Sender::new(false),
-            sessions: Arc::default(),
+            in_flight: InFlight::new(),
+            draining: AtomicBool::new(false),
         }))
     }
 }
@@ -45,26 +65,11 @@ impl App {
 impl Inner {
     /// From now on no request is taken.
     pub(crate) fn drain(&self) {
-        self.draining.send_replace(true);
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Whether the server is about to stop.
     pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
-    }
-
-    /// Tells when the server is about to stop.
-    pub(crate) fn drained(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
-    }
-
-    /// Keeps the server from stopping, within its grace period, until it is dropped.
-    pub(crate) async fn session(&self) -> OwnedRwLockReadGuard<()> {
-        self.sessions.clone().read_owned().await
-    }
-
-    /// Waits until no session is left.
-    pub(crate) async fn sessions_over(&self) {
-        drop(self.sessions.write().await);
+        self.draining.load(Ordering::Relaxed)
     }
 }

@@ -3,6 +3,7 @@
 use engine::scheduler::{Event, Reason, Usage};
 use serde_json::Value;
 
+use crate::card::Card;
 use crate::collect::collect;
 use crate::error::ApiError;
 use crate::generation::Generation;
@@ -43,12 +44,16 @@ pub(crate) struct Whole {
 ///
 /// # Errors
 /// Those of the generation.
-pub(crate) async fn whole(generation: Generation, logprobs: bool, calls: Option<Format>) -> Result<Whole, ApiError> {
-    let handle = generation.handle.clone();
+pub(crate) async fn whole(
+    card: &Card,
+    generation: Generation,
+    logprobs: bool,
+    calls: Option<Format>,
+) -> Result<Whole, ApiError> {
     let answers = collect(generation).await?;
     let first = answers.first().ok_or_else(|| ApiError::internal("There is no answer"))?;
     let (reason, usage) = (first.reason.unwrap_or(Reason::End), first.usage);
-    let completion = Completion::new(&handle.card, answers, logprobs, calls);
+    let completion = Completion::new(card, answers, logprobs, calls);
     let chat = serde_json::to_value(completion).map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(Whole { chat, reason, usage })
 }

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -24,7 +23,7 @@ use tower::ServiceExt;
 use crate::error::ApiError;
 use crate::limits;
 use crate::sse::Lines;
-use crate::state::App;
+use crate::state::Gate;
 
 /// Where requests may go.
 const PATHS: [&str; 5] =
@@ -58,17 +57,13 @@ enum Kind {
     Cancel,
 }
 
-/// What the connections share.
-#[derive(Clone)]
-pub(crate) struct Gate {
-    pub(crate) app: App,
-    /// All routes of plain HTTP.
-    pub(crate) api: Router,
-}
-
 /// Turns a request into a connection. A page of another origin may open one only where the configuration lets its
 /// origin in: browsers do not ask before they connect.
-pub(crate) async fn open(State(gate): State<Gate>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+pub(crate) async fn open(
+    State(gate): State<Gate>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     if !is_welcome(&headers, &gate.app.config.cors) {
         return ApiError::forbidden("This origin may not connect (--cors lets it in)").into_response();
     }
@@ -115,8 +110,8 @@ impl Connection {
     /// Answers until one side closes.
     async fn run(mut self, socket: WebSocket) {
         let (mut sink, mut incoming) = socket.split();
-        let _session = self.gate.app.session().await;
-        let mut draining = self.gate.app.drained();
+        // Keeps the server from stopping while requests run.
+        let mut busy = None;
         let mut alive = tokio::time::interval(limits::KEEP_ALIVE);
         loop {
             let message = tokio::select! {
@@ -133,7 +128,6 @@ impl Connection {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 },
                 _ = alive.tick() => Some(Message::Ping(Bytes::new())),
-                Ok(()) = draining.changed() => None,
             };
             let message = message.map(|message| tokio::time::timeout(SEND_TIME, sink.send(message)));
             if let Some(sending) = message
@@ -141,7 +135,12 @@ impl Connection {
             {
                 return;
             }
-            if self.gate.app.is_draining() && self.running.is_empty() {
+            if !self.running.is_empty() {
+                busy.get_or_insert_with(|| self.gate.app.in_flight.enter());
+                continue;
+            }
+            busy = None;
+            if self.gate.app.is_draining() {
                 // A client that has gone already needs no farewell.
                 let _ = sink.send(Message::Close(None)).await;
                 return;
@@ -214,13 +213,15 @@ pub(crate) fn post(path: &str, credentials: &HeaderMap, body: String) -> Result<
 
 /// What a response becomes.
 async fn outgoing(id: String, response: Response) -> BoxStream<'static, Outgoing> {
-    let done = Outgoing { message: message(&json!({ "type": "done", "id": id })), id: id.clone(), last: true };
+    let done =
+        Outgoing { message: message(&json!({ "type": "done", "id": id })), id: id.clone(), last: true };
     let kind = response.headers().get(header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
         let mut lines = Lines::default();
-        let events = response.into_body().into_data_stream().flat_map(move |bytes| {
-            stream::iter(bytes.map(|bytes| lines.events(&bytes)).unwrap_or_default())
-        });
+        let events = response
+            .into_body()
+            .into_data_stream()
+            .flat_map(move |bytes| stream::iter(bytes.map(|bytes| lines.events(&bytes)).unwrap_or_default()));
         // OpenAI's mark of the end; `done` says it here.
         let events = events.filter(|data| std::future::ready(data != "[DONE]"));
         let events = events.map(move |data| {
@@ -233,7 +234,8 @@ async fn outgoing(id: String, response: Response) -> BoxStream<'static, Outgoing
     }
     let status = response.status();
     let body = Limited::new(response.into_body(), limits::FILE).collect().await;
-    let value = body.ok().and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok()).unwrap_or_default();
+    let value =
+        body.ok().and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok()).unwrap_or_default();
     if !status.is_success() {
         let message = failed(&id, status, value.get("error").unwrap_or(&value));
         return stream::iter([Outgoing { id, message, last: true }]).boxed();

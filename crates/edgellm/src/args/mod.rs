@@ -1,6 +1,7 @@
 //! Everything that the user can type.
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are help texts: [/file] is no link")]
 
+mod batch;
 mod benchmark;
 mod model;
 mod serve;
@@ -10,9 +11,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use batch::BatchArgs;
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
-pub(crate) use serve::ServeArgs;
+pub(crate) use serve::{ModelsArgs, ServeArgs};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -35,6 +37,7 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     Pull(PullArgs),
     Serve(ServeArgs),
+    Batch(BatchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod batch;
 mod benchmark;
 mod chat;
 mod completions;
@@ -33,6 +34,7 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Convert(args) => convert::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::Serve(args) => serve::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
     }

@@ -1,9 +1,13 @@
 //! A job on its way: the tokens it has, and the state that its next choice depends on.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use kernels::attention::{PAGE, Page};
 
 use super::job::{Constraint, Event, Job, Reason, TokenLogprob, Usage};
 use super::logprobs::logprob;
+use super::pages::{Pages, ROOT};
 use super::plan::Pending;
 use crate::batch::LogitsOf;
 use crate::error::EngineError;
@@ -26,6 +30,11 @@ pub(super) struct Entry {
     task: Task,
     /// Keys and values of the tokens that were run; none while it waits.
     pub(super) cache: Option<KvCache>,
+    /// Whether it has computed something since it was started.
+    has_run: bool,
+    /// The last of its pages that [`Pages`] remembers, and how many these are.
+    node: u64,
+    remembered: usize,
     sampler: Sampler,
     decoder: Option<StreamDecoder>,
     stop: StopStrings,
@@ -68,6 +77,9 @@ impl Entry {
             max_tokens: job.max_tokens.unwrap_or(usize::MAX).min(room),
             task: job.task,
             cache: None,
+            has_run: false,
+            node: ROOT,
+            remembered: 0,
             sampler,
             decoder,
             stop: StopStrings::new(&job.stop),
@@ -81,21 +93,71 @@ impl Entry {
         })
     }
 
-    /// Positions that it needs at most.
-    pub(super) fn positions(&self) -> usize {
-        match self.task {
-            Task::Generate => self.prompt + self.max_tokens.saturating_sub(1),
-            Task::Embed => self.prompt,
+    /// Pages that it needs to begin: those of its tokens, and one to go on.
+    pub(super) fn pages_to_start(&self) -> usize {
+        self.ids.len() / PAGE + 1
+    }
+
+    /// Begins, or begins anew after it had to give way, with an empty cache.
+    pub(super) fn start(&mut self, cache: KvCache) {
+        self.times.started.get_or_insert_with(Instant::now);
+        self.has_run = false;
+        self.node = ROOT;
+        self.remembered = 0;
+        self.cache = Some(cache);
+    }
+
+    /// Ends or gives way: its pages.
+    pub(super) fn stop(&mut self) -> Vec<Arc<Page>> {
+        self.cache.take().map(KvCache::into_pages).unwrap_or_default()
+    }
+
+    /// Takes pages that hold its next tokens, as long as it has computed none itself and at least one token is left to
+    /// run.
+    pub(super) fn adopt(&mut self, pages: &mut Pages) {
+        if self.has_run || !self.takes_prefix() {
+            return;
+        }
+        let Some(cache) = &mut self.cache else { return };
+        // A page that it was given already is for positions that it will compute.
+        while cache.pages().len() * PAGE == cache.position() && cache.position() + PAGE < self.ids.len() {
+            let tokens = &self.ids[cache.position()..cache.position() + PAGE];
+            let Some((node, page)) = pages.find(self.node, tokens) else { break };
+            cache.adopt(page);
+            self.node = node;
+            self.remembered += 1;
+        }
+        if self.ids.len() == self.prompt {
+            self.cached_tokens = cache.position();
         }
     }
 
-    /// Begins or goes on with a cache that holds its first tokens already, or none of them.
-    pub(super) fn start(&mut self, cache: KvCache) {
-        if self.times.started.is_none() {
-            self.times.started = Some(Instant::now());
-            self.cached_tokens = cache.position();
+    /// Whether `older`, which computes its prompt, will know more of this one's beginning than this one does.
+    pub(super) fn waits_for(&self, older: &Self) -> bool {
+        if self.has_run || !self.takes_prefix() || older.pending().decodes {
+            return false;
         }
-        self.cache = Some(cache);
+        let common = self.ids.iter().zip(&older.ids).take_while(|(a, b)| a == b).count();
+        let whole = common.min(self.ids.len() - 1) / PAGE * PAGE;
+        whole > self.position()
+    }
+
+    /// Lets others know of the pages that have become full.
+    pub(super) fn remember(&mut self, pages: &mut Pages) {
+        self.has_run = true;
+        let Some(cache) = &mut self.cache else { return };
+        while (self.remembered + 1) * PAGE <= cache.position() {
+            let at = self.remembered;
+            let tokens = &self.ids[at * PAGE..(at + 1) * PAGE];
+            let (node, known) = pages.remember(self.node, tokens, &cache.pages()[at]);
+            if let Some(known) = known {
+                // Somebody computed the same meanwhile: one of the two is enough.
+                let own = cache.replace(at, known);
+                pages.give_back([own]);
+            }
+            self.node = node;
+            self.remembered += 1;
+        }
     }
 
     /// Tokens that were run.
@@ -104,7 +166,7 @@ impl Entry {
     }
 
     /// Whether keys and values of a prefix that others have computed are all that it needs of these tokens.
-    pub(super) fn takes_prefix(&self) -> bool {
+    fn takes_prefix(&self) -> bool {
         self.task == Task::Generate && self.prompt_logprobs.is_none()
     }
 

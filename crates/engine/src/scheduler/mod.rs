@@ -9,10 +9,13 @@ mod entry;
 mod job;
 mod logprobs;
 mod pace;
+mod pages;
 mod plan;
 mod queue;
 
 use std::time::Instant;
+
+use kernels::attention::PAGE;
 
 pub use job::{Constraint, Event, Job, Reason, Refused, Task, TokenLogprob, Usage};
 pub use pace::Pace;
@@ -21,8 +24,10 @@ pub use plan::{Pending, plan};
 use crate::batch::{Batch, Slot};
 use crate::error::EngineError;
 use crate::forward::MAX_BATCH;
+use crate::kv_cache::KvCache;
 use crate::model::Model;
 use entry::Entry;
+use pages::Pages;
 use queue::FairQueue;
 
 /// What a scheduler may take.
@@ -34,6 +39,8 @@ pub struct Limits {
     pub running: usize,
     /// Sequences that wait at most.
     pub waiting: usize,
+    /// Bytes of keys and values at most; never less than one whole context takes.
+    pub kv_bytes: u64,
 }
 
 /// How busy a scheduler is.
@@ -43,6 +50,12 @@ pub struct Load {
     pub running: usize,
     /// Sequences that wait.
     pub waiting: usize,
+    /// Pages of keys and values that sequences use.
+    pub pages: usize,
+    /// Pages that are only remembered, for prompts that begin alike.
+    pub remembered_pages: usize,
+    /// Pages that there may be.
+    pub page_limit: usize,
 }
 
 /// What a step was.
@@ -60,7 +73,9 @@ pub struct Scheduler<'m> {
     batch: Batch<'m>,
     limits: Limits,
     queue: FairQueue<Entry>,
+    /// In the order in which they were let in.
     running: Vec<Entry>,
+    pages: Pages,
     pace: Pace,
 }
 
@@ -75,8 +90,12 @@ impl<'m> Scheduler<'m> {
             let problem = format!("a context of {} tokens: this model takes 1 to {most}", limits.context);
             return Err(EngineError::Request(problem));
         }
+        let page = model.kv_type.bytes(&model.config, PAGE) as u64;
+        let pages = usize::try_from(limits.kv_bytes / page.max(1)).unwrap_or(usize::MAX);
         Ok(Self {
             model,
+            // One whole context and the page that a sequence needs to be let in.
+            pages: Pages::new(pages.max(limits.context / PAGE + 1)),
             batch: Batch::new(model, MAX_BATCH, limits.context),
             limits: Limits { running: limits.running.clamp(1, MAX_BATCH), ..limits },
             queue: FairQueue::new(limits.waiting),
@@ -108,29 +127,28 @@ impl<'m> Scheduler<'m> {
     /// Forgets all jobs for which `gone` is true; they get no more events. Gives their number.
     pub fn cancel(&mut self, mut gone: impl FnMut(u64) -> bool) -> usize {
         let waiting = self.queue.remove(|entry| gone(entry.id)).len();
-        let before = self.running.len();
-        let queue = &mut self.queue;
-        self.running.retain(|entry| {
-            let leaves = gone(entry.id);
-            if leaves {
-                queue.ended(entry.user);
-            }
-            !leaves
-        });
-        waiting + before - self.running.len()
+        let leaves: Vec<bool> = self.running.iter().map(|entry| gone(entry.id)).collect();
+        self.leave(&leaves);
+        waiting + leaves.into_iter().filter(|leaves| *leaves).count()
     }
 
     /// How busy it is.
     pub fn load(&self) -> Load {
-        Load { running: self.running.len(), waiting: self.queue.len() }
+        let (pages, remembered_pages) = self.pages.in_use();
+        Load {
+            running: self.running.len(),
+            waiting: self.queue.len(),
+            pages,
+            remembered_pages,
+            page_limit: self.pages.limit(),
+        }
     }
 
     /// Runs one batch, and gives `sink` what came of it: the job's id and the event. Nothing when there is nothing to do.
     pub fn step(&mut self, sink: &mut dyn FnMut(u64, Event)) -> Option<Stepped> {
-        self.admit(sink);
-        let pending: Vec<Pending> = self.running.iter().map(Entry::pending).collect();
+        self.admit();
+        let (pending, shares) = self.shares();
         let answers = pending.iter().filter(|p| p.decodes).count();
-        let shares = plan(&pending, MAX_BATCH, self.pace.chunk(answers, MAX_BATCH));
         let tokens: usize = shares.iter().sum();
         if tokens == 0 {
             return None;
@@ -149,36 +167,77 @@ impl<'m> Scheduler<'m> {
             }
         }
         self.pace.measured(answers, tokens - answers, started.elapsed());
-        for (entry, share) in self.running.iter().zip(&shares) {
+        for (entry, share) in self.running.iter_mut().zip(&shares).filter(|(_, share)| **share > 0) {
             self.queue.served(entry.user, *share);
+            entry.remember(&mut self.pages);
         }
-        let mut index = 0;
-        let queue = &mut self.queue;
-        self.running.retain(|entry| {
-            index += 1;
-            if ended[index - 1] {
-                queue.ended(entry.user);
-            }
-            !ended[index - 1]
-        });
+        self.leave(&ended);
         Some(Stepped { answers, prompt_tokens: tokens - answers })
     }
 
     /// Lets waiting sequences run while there is room.
-    fn admit(&mut self, sink: &mut dyn FnMut(u64, Event)) {
+    fn admit(&mut self) {
         while self.running.len() < self.limits.running {
+            let Some((_, next)) = self.queue.peek() else { return };
+            // Alone it always fits.
+            if !self.running.is_empty() && next.pages_to_start() > self.pages.available() {
+                return;
+            }
             let Some((_, mut entry)) = self.queue.pop() else { return };
-            match self.model.cache(entry.positions().clamp(1, self.limits.context)) {
-                Ok(cache) => {
-                    entry.start(cache);
-                    self.running.push(entry);
-                }
-                Err(error) => {
-                    sink(entry.id, Event::Failed(error));
-                    self.queue.ended(entry.user);
-                }
+            let model = self.model;
+            entry.start(KvCache::growing(model.kv_type, self.limits.context, &model.config));
+            self.running.push(entry);
+        }
+    }
+
+    /// How many tokens each sequence gets in the next step, for which it has the pages: the youngest give way to the others
+    /// when there are not enough.
+    fn shares(&mut self) -> (Vec<Pending>, Vec<usize>) {
+        loop {
+            let mut pending = Vec::with_capacity(self.running.len());
+            for i in 0..self.running.len() {
+                let (older, rest) = self.running.split_at_mut(i);
+                let Some(entry) = rest.first_mut() else { break };
+                entry.adopt(&mut self.pages);
+                let waits = older.iter().any(|older| entry.waits_for(older));
+                let Pending { tokens, decodes } = entry.pending();
+                pending.push(Pending { tokens: if waits { 0 } else { tokens }, decodes });
+            }
+            let answers = pending.iter().filter(|p| p.decodes).count();
+            let shares = plan(&pending, MAX_BATCH, self.pace.chunk(answers, MAX_BATCH));
+            if self.provide(&shares) {
+                return (pending, shares);
+            }
+            let Some(mut youngest) = self.running.pop() else { return (Vec::new(), Vec::new()) };
+            self.pages.give_back(youngest.stop());
+            self.queue.put_back(youngest.user, youngest);
+        }
+    }
+
+    /// Gives each sequence the pages that its share needs; false when there are not enough.
+    fn provide(&mut self, shares: &[usize]) -> bool {
+        for (entry, &share) in self.running.iter_mut().zip(shares) {
+            let Some(cache) = &mut entry.cache else { continue };
+            for _ in 0..cache.lacks(share) {
+                let Some(page) = self.pages.take() else { return false };
+                cache.add_page(page);
             }
         }
+        true
+    }
+
+    /// Takes the sequences marked in `leaves` out.
+    fn leave(&mut self, leaves: &[bool]) {
+        let mut index = 0;
+        let (queue, pages) = (&mut self.queue, &mut self.pages);
+        self.running.retain_mut(|entry| {
+            index += 1;
+            if leaves[index - 1] {
+                pages.give_back(entry.stop());
+                queue.ended(entry.user);
+            }
+            !leaves[index - 1]
+        });
     }
 
     /// Runs each sequence's share of tokens in one batch. An error has changed nothing.

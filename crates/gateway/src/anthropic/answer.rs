@@ -62,7 +62,12 @@ impl MessagesUsage {
 }
 
 /// Anthropic's word for why an answer ended, and the stop sequence that did it.
-fn stop_reason(finish_reason: &str, reason: Reason, stops: &[String], calls: bool) -> (&'static str, Option<String>) {
+fn stop_reason(
+    finish_reason: &str,
+    reason: Reason,
+    stops: &[String],
+    calls: bool,
+) -> (&'static str, Option<String>) {
     match (finish_reason, reason) {
         ("tool_calls", _) => ("tool_use", None),
         (_, Reason::StopString(index)) => ("stop_sequence", stops.get(index).cloned()),
@@ -150,7 +155,11 @@ impl MessagesStream {
 
     fn change(&self, delta: &Value, out: &mut Vec<u8>) {
         let index = self.blocks - 1;
-        named("content_block_delta", &json!({ "type": "content_block_delta", "index": index, "delta": delta }), out);
+        named(
+            "content_block_delta",
+            &json!({ "type": "content_block_delta", "index": index, "delta": delta }),
+            out,
+        );
     }
 
     fn call(&mut self, call: &Value, out: &mut Vec<u8>) {
@@ -158,7 +167,8 @@ impl MessagesStream {
         let function = &call["function"];
         if self.open != Open::Call(place) {
             self.calls = true;
-            let block = json!({ "type": "tool_use", "id": call["id"], "name": function["name"], "input": {} });
+            let block =
+                json!({ "type": "tool_use", "id": call["id"], "name": function["name"], "input": {} });
             self.begin(Open::Call(place), &block, out);
         }
         if let Some(arguments) = function["arguments"].as_str().filter(|arguments| !arguments.is_empty()) {

@@ -41,9 +41,12 @@ pub(crate) async fn create(
     let generation = submit(handle.clone(), valid.jobs).await?;
     if stream {
         let events = MessagesStream::new(handle.card.name.clone(), prompt_tokens, stops);
-        return Ok(respond(generation, Translated::new(chat::ChatStream::new(handle, valid.logprobs, valid.calls, false), events)));
+        return Ok(respond(
+            generation,
+            Translated::new(chat::ChatStream::new(handle, valid.logprobs, valid.calls, false), events),
+        ));
     }
-    let answer = translate::whole(generation, valid.logprobs, valid.calls).await?;
+    let answer = translate::whole(&handle.card, generation, valid.logprobs, valid.calls).await?;
     Ok(Json(MessagesAnswer::of(&answer.chat, answer.reason, &answer.usage, &stops)).into_response())
 }
 

@@ -34,11 +34,13 @@ pub(crate) struct MessagesRequest {
     metadata: Option<Metadata>,
     /// Accepted: a model that thinks does so by its template.
     #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     thinking: Option<Map<String, Value>>,
     /// The form of the answer.
     output_config: Option<OutputConfig>,
     /// Accepted: prompts with the same beginning share it anyway.
     #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     cache_control: Option<Map<String, Value>>,
     /// Only `auto` and `standard_only`.
     service_tier: Option<String>,
@@ -130,9 +132,11 @@ struct Tool {
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Accepted: calls always follow the schema.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     strict: Option<bool>,
     /// Accepted; see above.
     #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     cache_control: Option<Map<String, Value>>,
 }
 
@@ -158,7 +162,8 @@ impl MessagesRequest {
         if self.temperature.is_some_and(|t| !(0.0..=1.0).contains(&t)) {
             return Err(ApiError::param("temperature", "it must be in 0..=1"));
         }
-        if self.service_tier.as_ref().is_some_and(|tier| !["auto", "standard_only"].contains(&tier.as_str())) {
+        if self.service_tier.as_ref().is_some_and(|tier| !["auto", "standard_only"].contains(&tier.as_str()))
+        {
             return Err(ApiError::unsupported("service_tier", "there is only one"));
         }
         let mut messages = Vec::new();
@@ -182,12 +187,14 @@ impl MessagesRequest {
         if !self.stop_sequences.is_empty() {
             chat["stop"] = json!(self.stop_sequences);
         }
-        if let Some(OutputFormat::JsonSchema { schema }) = self.output_config.and_then(|config| config.format) {
+        if let Some(OutputFormat::JsonSchema { schema }) = self.output_config.and_then(|config| config.format)
+        {
             let named = json!({ "name": "output", "schema": schema, "strict": true });
             chat["response_format"] = json!({ "type": "json_schema", "json_schema": named });
         }
         if let Some(tools) = self.tools.filter(|tools| !tools.is_empty()) {
-            chat["tools"] = tools.into_iter().enumerate().map(|(i, tool)| tool.into_chat(i)).collect::<Result<_, _>>()?;
+            chat["tools"] =
+                tools.into_iter().enumerate().map(|(i, tool)| tool.into_chat(i)).collect::<Result<_, _>>()?;
             if let Some(choice) = self.tool_choice {
                 choice.put_into(&mut chat);
             }
@@ -199,7 +206,10 @@ impl MessagesRequest {
 impl Tool {
     fn into_chat(self, index: usize) -> Result<Value, ApiError> {
         if self.kind.is_some_and(|kind| kind != "custom") {
-            return Err(ApiError::unsupported(format!("tools[{index}].type"), "only custom tools can be called"));
+            return Err(ApiError::unsupported(
+                format!("tools[{index}].type"),
+                "only custom tools can be called",
+            ));
         }
         let mut function = json!({ "name": self.name, "parameters": self.input_schema });
         if let Some(description) = self.description {
@@ -248,14 +258,20 @@ impl InputMessage {
                     if !text.is_empty() {
                         messages.push(json!({ "role": "user", "content": std::mem::take(&mut text) }));
                     }
-                    let result = content.map(|content| plain(content, &here)).transpose()?.unwrap_or_default();
+                    let result =
+                        content.map(|content| plain(content, &here)).transpose()?.unwrap_or_default();
                     let result = if is_error == Some(true) { format!("Error: {result}") } else { result };
                     messages.push(json!({ "role": "tool", "tool_call_id": tool_use_id, "content": result }));
                 }
                 (Block::Image {} | Block::Document {}, _) => return Err(no_pictures(&here)),
-                (_, Role::User) => return Err(ApiError::param(here, "a user's message has text and tool_result blocks")),
+                (_, Role::User) => {
+                    return Err(ApiError::param(here, "a user's message has text and tool_result blocks"));
+                }
                 (_, Role::Assistant) => {
-                    return Err(ApiError::param(here, "an assistant's message has text, thinking and tool_use blocks"));
+                    return Err(ApiError::param(
+                        here,
+                        "an assistant's message has text, thinking and tool_use blocks",
+                    ));
                 }
             }
         }
@@ -342,12 +358,24 @@ mod tests {
         let call = json!({ "role": "user", "content": [{ "type": "tool_use", "id": "a", "name": "b", "input": {} }] });
         for (body, param) in [
             (json!({ "model": "m", "messages": [message] }), "max_tokens"),
-            (json!({ "model": "m", "max_tokens": 1, "messages": [message], "temperature": 1.5 }), "temperature"),
-            (json!({ "model": "m", "max_tokens": 1, "messages": [message, picture] }), "messages[1].content[0]"),
+            (
+                json!({ "model": "m", "max_tokens": 1, "messages": [message], "temperature": 1.5 }),
+                "temperature",
+            ),
+            (
+                json!({ "model": "m", "max_tokens": 1, "messages": [message, picture] }),
+                "messages[1].content[0]",
+            ),
             (json!({ "model": "m", "max_tokens": 1, "messages": [call] }), "messages[0].content[0]"),
-            (json!({ "model": "m", "max_tokens": 1, "messages": [message], "service_tier": "gold" }), "service_tier"),
-            (json!({ "model": "m", "max_tokens": 1, "messages": [message],
-                     "tools": [{ "type": "bash_20250124", "name": "bash", "input_schema": {} }] }), "tools[0].type"),
+            (
+                json!({ "model": "m", "max_tokens": 1, "messages": [message], "service_tier": "gold" }),
+                "service_tier",
+            ),
+            (
+                json!({ "model": "m", "max_tokens": 1, "messages": [message],
+                     "tools": [{ "type": "bash_20250124", "name": "bash", "input_schema": {} }] }),
+                "tools[0].type",
+            ),
         ] {
             assert_eq!(chat(body).unwrap_err().param.as_deref(), Some(param));
         }

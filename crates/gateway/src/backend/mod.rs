@@ -7,6 +7,7 @@ use engine::scheduler::{Event, Job, Load, Refused, Stepped};
 
 pub use crate::card::Card;
 pub use model::ModelBackend;
+pub(crate) use null::placeholders;
 pub use null::{NullBackend, null_card};
 
 /// Runs jobs; owned by one thread.

@@ -71,18 +71,29 @@ impl Backend for NullBackend {
     }
 }
 
-/// The card of a [`NullBackend`]: a vocabulary of the 256 bytes and a plain template.
-pub fn null_card(name: &str) -> Card {
-    let texts: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
-    let tokens = texts.iter().map(|text| Token { text: text.as_bytes(), score: 0.0, kind: TokenType::Byte });
-    let tokenizer =
-        Tokenizer::sentencepiece(TokenizerKind::SentencePiece, tokens, SpecialTokens::default()).ok();
+/// A vocabulary of the 256 bytes and as many words as there are ids beside them, and a plain chat template: for models that
+/// have no language.
+pub(crate) fn placeholders(vocab_size: usize) -> (Option<Tokenizer>, Option<ChatTemplate>) {
+    let text = |id: usize| if id < 256 { format!("<0x{id:02X}>") } else { format!(" w{id}") };
+    let texts: Vec<String> = (0..vocab_size).map(text).collect();
+    let tokens = texts.iter().enumerate().map(|(id, text)| Token {
+        text: text.as_bytes(),
+        score: 0.0,
+        kind: if id < 256 { TokenType::Byte } else { TokenType::Normal },
+    });
+    let tokenizer = Tokenizer::sentencepiece(TokenizerKind::SentencePiece, tokens, SpecialTokens::default());
     let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    (tokenizer.ok(), ChatTemplate::from_source(template, "", "").ok())
+}
+
+/// The card of a [`NullBackend`].
+pub fn null_card(name: &str) -> Card {
+    let (tokenizer, template) = placeholders(256);
     Card {
         name: name.to_owned(),
         created: 0,
         tokenizer,
-        template: ChatTemplate::from_source(template, "", "").ok(),
+        template,
         context: 1 << 20,
         trained_context: 1 << 20,
         vocab_size: 256,

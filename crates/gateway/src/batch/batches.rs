@@ -180,7 +180,10 @@ pub(crate) async fn create(
 }
 
 /// Lists batches, the newest first.
-pub(crate) async fn list(State(gate): State<Gate>, Query(query): Query<PageQuery>) -> Result<Json<Page<Batch>>, ApiError> {
+pub(crate) async fn list(
+    State(gate): State<Gate>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Batch>>, ApiError> {
     let all: Vec<Batch> = store(&gate.app)?.list().map_err(|error| disk(&error, "batch"))?;
     let all = all.into_iter().map(|batch| gate.app.batches.refresh(batch)).collect();
     Ok(Json(Page::of(all, &query)?))
@@ -193,7 +196,10 @@ pub(crate) async fn get(State(gate): State<Gate>, Path(id): Path<String>) -> Res
 }
 
 /// Stops a batch; the results so far are kept.
-pub(crate) async fn cancel(State(gate): State<Gate>, Path(id): Path<String>) -> Result<Json<Batch>, ApiError> {
+pub(crate) async fn cancel(
+    State(gate): State<Gate>,
+    Path(id): Path<String>,
+) -> Result<Json<Batch>, ApiError> {
     let batch: Batch = store(&gate.app)?.get(&id).map_err(|error| disk(&error, "batch"))?;
     let is_running = gate.app.batches.live().get(&id).map(|live| live.cancel.send_replace(true)).is_some();
     if !is_running {
@@ -207,7 +213,8 @@ pub(crate) fn resume(gate: &Gate) {
     let Some(store) = &gate.app.store else { return };
     let Ok(mut all) = store.list::<Batch>() else { return };
     all.reverse();
-    let is_open = |batch: &Batch| matches!(batch.status, Status::Validating | Status::InProgress | Status::Finalizing);
+    let is_open =
+        |batch: &Batch| matches!(batch.status, Status::Validating | Status::InProgress | Status::Finalizing);
     all.into_iter().filter(is_open).for_each(|batch| start(gate, batch));
 }
 
@@ -217,7 +224,12 @@ fn start(gate: &Gate, mut batch: Batch) {
     let gate = gate.clone();
     tokio::spawn(async move {
         if let Err(error) = work(&gate, &mut batch, cancelled).await {
-            let data = vec![Fault { code: "server_error".to_owned(), line: 0, message: error.to_string(), param: None }];
+            let data = vec![Fault {
+                code: "server_error".to_owned(),
+                line: 0,
+                message: error.to_string(),
+                param: None,
+            }];
             batch.fail(data);
         }
         if let Some(store) = &gate.app.store {
@@ -295,7 +307,8 @@ async fn keep(store: &super::store::Store, batch: &mut Batch, journal: Journal) 
         for (place, is_success, name) in [(0, true, "output"), (1, false, "error")] {
             if journal.done.iter().any(|(_, success)| *success == is_success) {
                 let mut file = FileObject::new(&format!("{id}_{name}.jsonl"), "batch_output", 0);
-                file.bytes = journal.write_sorted(&store.content(&file.id)?, |success| success == is_success)?;
+                file.bytes =
+                    journal.write_sorted(&store.content(&file.id)?, |success| success == is_success)?;
                 store.put(&file)?;
                 ids[place] = Some(file.id);
             }

@@ -88,7 +88,10 @@ pub(crate) fn disk(error: &io::Error, what: &str) -> ApiError {
 }
 
 /// Takes a file in.
-pub(crate) async fn create(State(app): State<App>, mut form: Multipart) -> Result<Json<FileObject>, ApiError> {
+pub(crate) async fn create(
+    State(app): State<App>,
+    mut form: Multipart,
+) -> Result<Json<FileObject>, ApiError> {
     let store = store(&app)?;
     let mut file = FileObject::new("", "", 0);
     let path = store.content(&file.id).map_err(|error| disk(&error, "file"))?;
@@ -137,7 +140,10 @@ async fn take(form: &mut Multipart, file: &mut FileObject, path: &std::path::Pat
 }
 
 /// Lists files, the newest first.
-pub(crate) async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Json<Page<FileObject>>, ApiError> {
+pub(crate) async fn list(
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<FileObject>>, ApiError> {
     let mut all: Vec<FileObject> = store(&app)?.list().map_err(|error| disk(&error, "file"))?;
     if let Some(purpose) = &query.purpose {
         all.retain(|file| file.purpose == *purpose);
@@ -146,12 +152,18 @@ pub(crate) async fn list(State(app): State<App>, Query(query): Query<PageQuery>)
 }
 
 /// Describes a file.
-pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<FileObject>, ApiError> {
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<FileObject>, ApiError> {
     Ok(Json(store(&app)?.get(&id).map_err(|error| disk(&error, "file"))?))
 }
 
 /// Deletes a file.
-pub(crate) async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Deleted>, ApiError> {
     store(&app)?.delete_file(&id).map_err(|error| disk(&error, "file"))?;
     Ok(Json(Deleted { id, object: "file", deleted: true }))
 }

@@ -130,13 +130,16 @@ mod tests {
             let mut journal = Journal::open(&path).unwrap();
             let whole = ends.iter().filter(|end| **end <= cut).count();
             assert_eq!(journal.done.len(), whole, "cut at {cut}");
-            for (place, name, status) in [(2, "c", 200), (0, "a", 400), (1, "b", 200)].into_iter().skip(whole) {
+            for (place, name, status) in [(2, "c", 200), (0, "a", 400), (1, "b", 200)].into_iter().skip(whole)
+            {
                 journal.add(place, outcome(name, status)).unwrap();
             }
             journal.write_sorted(&out, |_| true).unwrap();
             let names = |path: &Path| {
                 let text = std::fs::read_to_string(path).unwrap();
-                text.lines().map(|line| serde_json::from_str::<Outcome>(line).unwrap().custom_id).collect::<String>()
+                text.lines()
+                    .map(|line| serde_json::from_str::<Outcome>(line).unwrap().custom_id)
+                    .collect::<String>()
             };
             assert_eq!(names(&out), "abc");
             journal.write_sorted(&out, |is_success| is_success).unwrap();

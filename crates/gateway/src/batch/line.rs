@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 use crate::{ids, limits, ws};
 
 /// Where requests may go.
-pub(crate) const ENDPOINTS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"];
+pub(crate) const ENDPOINTS: [&str; 4] =
+    ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"];
 
 /// A request of a batch.
 #[derive(Debug, Clone, Deserialize)]
@@ -54,7 +56,7 @@ impl Outcome {
 }
 
 /// A line that cannot be run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Fault {
     pub(crate) code: String,
     /// From 1.
@@ -85,13 +87,21 @@ pub(crate) fn parse(input: impl BufRead, endpoint: Option<&str>) -> Result<Vec<L
         };
         match serde_json::from_slice::<Line>(&text) {
             Err(error) => fault("invalid_json_line", format!("this line is no request: {error}"), None),
-            Ok(line) if line.method != "POST" => fault("invalid_method", "it must be POST".to_owned(), Some("method")),
-            Ok(line) if !ENDPOINTS.contains(&line.url.as_str()) || endpoint.is_some_and(|e| e != line.url) => {
+            Ok(line) if line.method != "POST" => {
+                fault("invalid_method", "it must be POST".to_owned(), Some("method"))
+            }
+            Ok(line)
+                if !ENDPOINTS.contains(&line.url.as_str()) || endpoint.is_some_and(|e| e != line.url) =>
+            {
                 let wanted = endpoint.map_or_else(|| ENDPOINTS.join(", "), str::to_owned);
                 fault("invalid_url", format!("it must be {wanted}"), Some("url"));
             }
             Ok(line) if !names.insert(line.custom_id.clone()) => {
-                fault("duplicate_custom_id", format!("{:?} is there twice", line.custom_id), Some("custom_id"));
+                fault(
+                    "duplicate_custom_id",
+                    format!("{:?} is there twice", line.custom_id),
+                    Some("custom_id"),
+                );
             }
             Ok(line) => lines.push(line),
         }

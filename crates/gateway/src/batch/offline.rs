@@ -84,7 +84,7 @@ pub async fn run_file(
     let part = PathBuf::from(name);
     let mut journal = Journal::open(&part).map_err(failed(&part))?;
     let at_once = config.parallel;
-    let app = App::new(config);
+    let app = App::new(config, None);
     app.models.get(None).await.map_err(|error| BatchError::Model(error.message))?;
     let total = lines.len();
     let done: HashSet<usize> = journal.done.iter().map(|(place, _)| *place).collect();
@@ -102,7 +102,8 @@ pub async fn run_file(
 }
 
 fn lines_error(path: &Path, faults: &[Fault]) -> BatchError {
-    let (line, message) = faults.first().map_or((1, String::new()), |fault| (fault.line, fault.message.clone()));
+    let (line, message) =
+        faults.first().map_or((1, String::new()), |fault| (fault.line, fault.message.clone()));
     let more = match faults.len() {
         0 | 1 => String::new(),
         n => format!(" (and {} more lines)", n - 1),

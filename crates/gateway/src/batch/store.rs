@@ -73,7 +73,9 @@ impl Store {
 
     fn path<T: Kept>(&self, id: &str, extension: &str) -> io::Result<PathBuf> {
         // Names come from clients: only those that we could have given lead anywhere.
-        let is_ours = !id.is_empty() && id.len() < 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let is_ours = !id.is_empty()
+            && id.len() < 64
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !is_ours {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }

@@ -56,7 +56,7 @@ pub(crate) struct Settings {
 fn path(origin: &Origin) -> String {
     match origin {
         Origin::Path(path, _) => path.display().to_string(),
-        Origin::Null => String::new(),
+        Origin::Synthetic(..) | Origin::Null => String::new(),
     }
 }
 
@@ -67,8 +67,13 @@ pub(crate) async fn apply_template(
 ) -> Result<Json<Prompt>, ApiError> {
     let handle = app.models.get(request.model.as_deref()).await?;
     // Read as a chat would be: what is wrong there is wrong here.
-    let chat: ChatRequest = body::convert(&serde_json::json!({ "messages": request.messages, "tools": request.tools }))?;
-    let tools = chat.tools.as_ref().filter(|tools| !tools.is_empty()).map(|_| Value::from(request.tools.unwrap_or_default()));
+    let chat: ChatRequest =
+        body::convert(&serde_json::json!({ "messages": request.messages, "tools": request.tools }))?;
+    let tools = chat
+        .tools
+        .as_ref()
+        .filter(|tools| !tools.is_empty())
+        .map(|_| Value::from(request.tools.unwrap_or_default()));
     let messages = chat::messages(chat.messages)?;
     let begins = request.add_generation_prompt.unwrap_or(true);
     let prompt = prompt::template(&handle.card)?.render(&messages, tools.as_ref(), begins)?;
@@ -92,7 +97,10 @@ pub(crate) async fn props(State(app): State<App>) -> Result<Json<Props>, ApiErro
     Ok(Json(Props {
         model_path: app.models.slots().first().map_or_else(String::new, |slot| path(&slot.source.origin)),
         total_slots: app.config.parallel,
-        chat_template: card.template.as_ref().map_or_else(String::new, |template| template.source().to_owned()),
+        chat_template: card
+            .template
+            .as_ref()
+            .map_or_else(String::new, |template| template.source().to_owned()),
         build_info: chat::FINGERPRINT,
         default_generation_settings: Settings { n_ctx: card.context },
     }))

@@ -31,6 +31,7 @@ pub(crate) struct StreamOptions {
     /// A last event with the usage of the whole.
     pub(crate) include_usage: Option<bool>,
     /// Accepted for clients that always send it; nothing is added to hide lengths.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     pub(crate) include_obfuscation: Option<bool>,
 }
 

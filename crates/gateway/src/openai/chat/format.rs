@@ -29,11 +29,14 @@ pub(crate) enum ResponseFormat {
 /// A schema and its name.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub(crate) struct SchemaFormat {
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     name: Option<String>,
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     description: Option<String>,
     #[schema(value_type = Option<Object>)]
     schema: Option<Value>,
     /// Accepted: answers always follow the schema.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     strict: Option<bool>,
 }
 

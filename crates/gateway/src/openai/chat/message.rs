@@ -34,6 +34,7 @@ pub(crate) struct ChatMessage {
     /// What the assistant thought, for templates that show it.
     pub(crate) reasoning_content: Option<String>,
     /// Accepted because clients send an answer's message back as it came.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     pub(crate) refusal: Option<String>,
     /// Must be empty; see `refusal`.
     #[schema(value_type = Option<Vec<String>>, max_items = 0)]

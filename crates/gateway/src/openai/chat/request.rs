@@ -72,9 +72,11 @@ pub(crate) struct ChatRequest {
     /// The same by its newer name.
     pub(crate) safety_identifier: Option<String>,
     /// Accepted; prompts with the same beginning share it whatever the key.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     pub(crate) prompt_cache_key: Option<String>,
     /// Accepted and not kept.
     #[schema(value_type = Option<HashMap<String, String>>)]
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     pub(crate) metadata: Option<Value>,
     /// Only false: nothing is stored.
     pub(crate) store: Option<bool>,

@@ -34,6 +34,7 @@ pub(crate) struct FunctionDefinition {
     #[schema(value_type = Option<Object>)]
     parameters: Option<Value>,
     /// Accepted: arguments always follow their schema.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     strict: Option<bool>,
 }
 
@@ -76,7 +77,7 @@ impl ToolDefinition {
     pub(crate) fn tool(self) -> Tool {
         let Self { kind: ToolKind::Function, function } = self;
         // Whether strict or not, the grammar holds the arguments to their schema.
-        let FunctionDefinition { name, description, parameters, strict: _ } = function;
+        let FunctionDefinition { name, description, parameters, .. } = function;
         let empty = || json!({ "type": "object", "properties": {} });
         Tool { name, description, parameters: parameters.unwrap_or_else(empty) }
     }

@@ -109,7 +109,13 @@ impl ResponseObject {
         for call in calls {
             let function = &call["function"];
             let arguments = function["arguments"].as_str().unwrap_or_default();
-            self.output.push(call_item(&ids::new("fc_"), &call["id"], &function["name"], arguments, status(reason)));
+            self.output.push(call_item(
+                &ids::new("fc_"),
+                &call["id"],
+                &function["name"],
+                arguments,
+                status(reason),
+            ));
         }
         self.finish(reason, usage);
         self

@@ -33,6 +33,6 @@ pub(crate) async fn create(
         let events = chat::ChatStream::new(handle, valid.logprobs, valid.calls, false);
         return Ok(respond(generation, Translated::new(events, ResponseStream::new(response))));
     }
-    let answer = translate::whole(generation, valid.logprobs, valid.calls).await?;
+    let answer = translate::whole(&handle.card, generation, valid.logprobs, valid.calls).await?;
     Ok(Json(response.of(&answer.chat, answer.reason, &answer.usage)).into_response())
 }

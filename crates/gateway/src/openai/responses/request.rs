@@ -20,6 +20,7 @@ pub(crate) struct ResponsesRequest {
     instructions: Option<String>,
     pub(crate) stream: Option<bool>,
     /// Accepted: nothing is added to hide lengths.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     stream_options: Option<StreamOptions>,
     /// Tokens at most.
     #[schema(minimum = 1)]
@@ -39,9 +40,11 @@ pub(crate) struct ResponsesRequest {
     user: Option<String>,
     safety_identifier: Option<String>,
     /// Accepted; prompts with the same beginning share it whatever the key.
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     prompt_cache_key: Option<String>,
     /// Accepted: a model that thinks does so by its template.
     #[schema(value_type = Option<Object>)]
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     reasoning: Option<Map<String, Value>>,
     /// Accepted and empty: there is nothing more to tell.
     include: Option<Vec<String>>,
@@ -60,6 +63,7 @@ pub(crate) struct ResponsesRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StreamOptions {
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     include_obfuscation: Option<bool>,
 }
 
@@ -162,6 +166,7 @@ struct TextOptions {
     format: Option<Format>,
     /// Accepted; the prompt says how much is wanted.
     #[serde(skip_serializing)]
+    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     verbosity: Option<String>,
 }
 
@@ -220,10 +225,26 @@ impl ResponsesRequest {
         let not_done = [
             ("previous_response_id", self.previous_response_id.is_some(), "answers are not stored"),
             ("store", self.store == Some(true), "answers are not stored"),
-            ("background", self.background == Some(true), "an answer comes with its request; /v1/batches waits"),
-            ("truncation", self.truncation.as_ref().is_some_and(|t| t != "disabled"), "a prompt is never cut"),
-            ("include", self.include.as_ref().is_some_and(|i| !i.is_empty()), "there is nothing more to tell"),
-            ("service_tier", self.service_tier.as_ref().is_some_and(|t| !["auto", "default"].contains(&t.as_str())), "there is only one"),
+            (
+                "background",
+                self.background == Some(true),
+                "an answer comes with its request; /v1/batches waits",
+            ),
+            (
+                "truncation",
+                self.truncation.as_ref().is_some_and(|t| t != "disabled"),
+                "a prompt is never cut",
+            ),
+            (
+                "include",
+                self.include.as_ref().is_some_and(|i| !i.is_empty()),
+                "there is nothing more to tell",
+            ),
+            (
+                "service_tier",
+                self.service_tier.as_ref().is_some_and(|t| !["auto", "default"].contains(&t.as_str())),
+                "there is only one",
+            ),
         ];
         match not_done.into_iter().find(|(_, is_asked, _)| *is_asked) {
             Some((name, _, why)) => Err(ApiError::unsupported(name, why)),
@@ -270,7 +291,8 @@ impl ResponsesRequest {
             }
         }
         if let Some(tools) = self.tools.filter(|tools| !tools.is_empty()) {
-            chat["tools"] = tools.into_iter().enumerate().map(|(i, tool)| tool.into_chat(i)).collect::<Result<_, _>>()?;
+            chat["tools"] =
+                tools.into_iter().enumerate().map(|(i, tool)| tool.into_chat(i)).collect::<Result<_, _>>()?;
             match self.tool_choice {
                 None => {}
                 Some(ToolChoice::Mode(mode)) => chat["tool_choice"] = json!(mode),
@@ -289,7 +311,9 @@ impl Tool {
             let name = format!("tools[{index}].type");
             return Err(ApiError::unsupported(name, "only functions can be called"));
         }
-        let name = self.name.ok_or_else(|| ApiError::param(format!("tools[{index}].name"), "this parameter is required"))?;
+        let name = self
+            .name
+            .ok_or_else(|| ApiError::param(format!("tools[{index}].name"), "this parameter is required"))?;
         let mut function = json!({ "name": name });
         if let Some(description) = self.description {
             function["description"] = description.into();
@@ -336,7 +360,11 @@ impl Content {
             Self::Parts(parts) => parts,
         };
         let text = |(i, part): (usize, Part)| match part {
-            Part { kind, text: Some(text) } if ["input_text", "output_text", "text"].contains(&kind.as_str()) => Ok(text),
+            Part { kind, text: Some(text) }
+                if ["input_text", "output_text", "text"].contains(&kind.as_str()) =>
+            {
+                Ok(text)
+            }
             Part { kind, .. } => Err(ApiError::unsupported(
                 format!("{path}.content[{i}].type"),
                 format!("{kind:?} parts: this model reads text only"),

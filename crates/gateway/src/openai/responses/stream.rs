@@ -81,7 +81,11 @@ impl ResponseStream {
             self.close("completed", out);
             let (id, call_id, name) = (ids::new("fc_"), call["id"].clone(), function["name"].clone());
             let item = call_item(&id, &call_id, &name, "", "in_progress");
-            self.send("response.output_item.added", json!({ "output_index": self.place(), "item": item }), out);
+            self.send(
+                "response.output_item.added",
+                json!({ "output_index": self.place(), "item": item }),
+                out,
+            );
             self.open = Open::Call { id, place: wanted, call_id, name, arguments: String::new() };
         }
         let place = self.place();
@@ -112,7 +116,8 @@ impl ResponseStream {
                 text_item(&id, &text, status)
             }
             Open::Call { id, call_id, name, arguments, .. } => {
-                let done = json!({ "item_id": id, "output_index": place, "name": name, "arguments": arguments });
+                let done =
+                    json!({ "item_id": id, "output_index": place, "name": name, "arguments": arguments });
                 self.send("response.function_call_arguments.done", done, out);
                 call_item(&id, &call_id, &name, &arguments, status)
             }
@@ -171,20 +176,39 @@ mod tests {
         let call = |arguments: &str| json!({ "tool_calls": [{ "index": 0, "id": "c1", "function": { "name": "weather", "arguments": arguments } }] });
         stream.delta(&call(""), &mut out);
         stream.delta(&call("{}"), &mut out);
-        stream.finish("tool_calls", Reason::End, Usage { prompt_tokens: 3, completion_tokens: 2, ..Usage::default() }, &mut out);
+        stream.finish(
+            "tool_calls",
+            Reason::End,
+            Usage { prompt_tokens: 3, completion_tokens: 2, ..Usage::default() },
+            &mut out,
+        );
         let events: Vec<Value> = String::from_utf8(out)
             .unwrap()
             .lines()
             .filter_map(|line| line.strip_prefix("data: "))
             .map(|data| serde_json::from_str(data).unwrap())
             .collect();
-        let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap().strip_prefix("response.").unwrap()).collect();
+        let kinds: Vec<&str> = events
+            .iter()
+            .map(|event| event["type"].as_str().unwrap().strip_prefix("response.").unwrap())
+            .collect();
         assert_eq!(
             kinds,
             [
-                "created", "in_progress", "output_item.added", "content_part.added", "output_text.delta", "output_text.delta",
-                "output_text.done", "content_part.done", "output_item.done", "output_item.added", "function_call_arguments.delta",
-                "function_call_arguments.done", "output_item.done", "completed"
+                "created",
+                "in_progress",
+                "output_item.added",
+                "content_part.added",
+                "output_text.delta",
+                "output_text.delta",
+                "output_text.done",
+                "content_part.done",
+                "output_item.done",
+                "output_item.added",
+                "function_call_arguments.delta",
+                "function_call_arguments.done",
+                "output_item.done",
+                "completed"
             ]
         );
         assert!(events.iter().enumerate().all(|(i, event)| event["sequence_number"] == i));
