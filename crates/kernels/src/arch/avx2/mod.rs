@@ -4,6 +4,8 @@
 //! were detected. Loads go through [`load_f32`] and its like, which take arrays by reference, so that the only
 //! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
 
+mod int_tiles;
+
 use std::arch::x86_64::*;
 
 use crate::arch::scalar;
@@ -21,7 +23,7 @@ pub(crate) const TABLE: Kernels = Kernels {
     gemm_int8_block,
     gemm_ternary,
     trits: None,
-    int_tiles: None,
+    int_tiles: Some(int_tiles::int_tile),
 };
 
 #[target_feature(enable = "avx2,fma,f16c")]
