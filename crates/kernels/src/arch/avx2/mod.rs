@@ -5,6 +5,7 @@
 //! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
 
 mod int_tiles;
+mod trits;
 
 use std::arch::x86_64::*;
 
@@ -12,6 +13,7 @@ use crate::arch::scalar;
 use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
 use crate::row::RowType;
+use crate::trits::TritKernels;
 
 pub(crate) static KERNELS: Kernels = TABLE;
 
@@ -22,9 +24,12 @@ pub(crate) const TABLE: Kernels = Kernels {
     dequantize_row,
     gemm_int8_block,
     gemm_ternary,
-    trits: None,
+    trits: Some(&TRITS),
     int_tiles: Some(int_tiles::int_tile),
 };
+
+static TRITS: TritKernels =
+    TritKernels { tables: trits::tables, lookup: trits::lookup, multiply: trits::multiply, many: None };
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {
