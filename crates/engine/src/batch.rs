@@ -13,6 +13,9 @@ pub enum LogitsOf {
     None,
     /// The last one.
     Last,
+    /// The last one, for a choice among the best: with a large vocabulary only those logits are exact that could be the greatest,
+    /// and it takes less time. The greatest one is that of [`LogitsOf::Last`].
+    Best,
     /// Every one.
     All,
 }
@@ -33,7 +36,7 @@ impl Slot<'_> {
     pub fn rows(&self) -> usize {
         match self.logits {
             LogitsOf::None => 0,
-            LogitsOf::Last => 1,
+            LogitsOf::Last | LogitsOf::Best => 1,
             LogitsOf::All => self.ids.len(),
         }
     }
@@ -51,7 +54,7 @@ impl<'m> Batch<'m> {
     /// Working space for up to `tokens` tokens at once (at most [`MAX_BATCH`]), with sequences of up to
     /// `context` positions. More sequences and tokens than that are worked on too, at the price of an allocation.
     pub fn new(model: &'m Model, tokens: usize, context: usize) -> Self {
-        let buffers = Buffers::new(&model.config, tokens.min(MAX_BATCH), context);
+        let buffers = Buffers::new(model, tokens.min(MAX_BATCH), context);
         Self { model, buffers }
     }
 

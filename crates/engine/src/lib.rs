@@ -12,6 +12,7 @@ mod error;
 pub mod eval;
 mod forward;
 pub mod generate;
+mod head;
 pub mod kv_cache;
 mod loader;
 pub mod machine;

@@ -228,14 +228,7 @@ pub fn matmul(
     if input.cols() != w.cols || out.len() != tokens * w.rows {
         return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
     }
-    let integer = Matrix::integer_form(w.ty);
-    // Activations rounded by the token are a special case of rounded by the block.
-    let fits = form == ActivationForm::F32
-        || form == integer
-        || (form == ActivationForm::Int8Token && integer == ActivationForm::Int8Block);
-    if !fits {
-        return Err(MatmulError::Form { ty: w.ty.name(), form });
-    }
+    check_form(w, form)?;
     if tokens == 0 {
         return Ok(());
     }
@@ -244,15 +237,71 @@ pub fn matmul(
     let columns = Columns::new(out, w.rows, tokens);
     let work = w.rows.saturating_mul(w.cols).saturating_mul(tokens);
     team.split(w.rows, TILE_ROWS, work, &|range| {
-        SCRATCH.with_borrow_mut(|scratch| match form {
-            ActivationForm::F32 => rows_f32(kernels, w, input, range, scratch, &columns),
-            _ if integer == ActivationForm::Int8Token => {
-                rows_ternary(kernels, w, input, range, scratch, &columns)
+        let first = range.start;
+        SCRATCH
+            .with_borrow_mut(|scratch| some_rows(kernels, w, input, form, range, scratch, &columns, first));
+    });
+    Ok(())
+}
+
+/// `out[i] = w[rows[i]] . x` for the only token of `input`: the same bits that [`matmul`] gives for these rows.
+///
+/// Errors: as of [`matmul`]; rows outside the matrix, more than one token.
+pub fn matmul_rows(
+    team: &Team,
+    w: &Matrix<'_>,
+    rows: &[u32],
+    input: &mut Activations,
+    form: ActivationForm,
+    out: &mut [f32],
+) -> Result<(), MatmulError> {
+    let inside = rows.iter().all(|&r| (r as usize) < w.rows);
+    if input.cols() != w.cols || input.tokens() != 1 || out.len() != rows.len() || !inside {
+        return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
+    }
+    check_form(w, form)?;
+    input.ensure(form);
+    let (input, kernels) = (&*input, kernels());
+    let columns = Columns::new(out, rows.len(), 1);
+    team.split(rows.len(), 1, rows.len().saturating_mul(w.cols), &|range| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            for i in range {
+                let r = rows[i] as usize;
+                some_rows(kernels, w, input, form, r..r + 1, scratch, &columns, i);
             }
-            _ => rows_block(kernels, w, input, form, range, scratch, &columns),
         });
     });
     Ok(())
+}
+
+fn check_form(w: &Matrix<'_>, form: ActivationForm) -> Result<(), MatmulError> {
+    let integer = Matrix::integer_form(w.ty);
+    // Activations rounded by the token are a special case of rounded by the block.
+    let fits = form == ActivationForm::F32
+        || form == integer
+        || (form == ActivationForm::Int8Token && integer == ActivationForm::Int8Block);
+    if fits { Ok(()) } else { Err(MatmulError::Form { ty: w.ty.name(), form }) }
+}
+
+/// The rows of `range`, whose outputs are the columns from `to` on.
+#[allow(clippy::too_many_arguments, reason = "what both products share")]
+fn some_rows(
+    kernels: &Kernels,
+    w: &Matrix<'_>,
+    input: &Activations,
+    form: ActivationForm,
+    range: Range<usize>,
+    scratch: &mut Scratch,
+    columns: &Columns<'_>,
+    to: usize,
+) {
+    match form {
+        ActivationForm::F32 => rows_f32(kernels, w, input, range, scratch, columns, to),
+        _ if Matrix::integer_form(w.ty) == ActivationForm::Int8Token => {
+            rows_ternary(kernels, w, input, range, scratch, columns, to);
+        }
+        _ => rows_block(kernels, w, input, form, range, scratch, columns, to),
+    }
 }
 
 fn rows_f32(
@@ -262,9 +311,10 @@ fn rows_f32(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let multiply = |rows: Floats<'_>, first: usize| {
-        let rows = FloatRows { rows, cols: w.cols, first };
+        let rows = FloatRows { rows, cols: w.cols, first: to + first - range.start };
         // SAFETY: `vector_ops()` gives only functions that this processor can run, and `split` disjoint ranges.
         unsafe { (vector_ops().multiply_floats)(&rows, input.f32(), columns) };
     };
@@ -293,11 +343,12 @@ fn rows_ternary(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let x = input.int8(ActivationForm::Int8Token);
     scratch.integers.resize(columns.tokens, 0);
     scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for r in range {
+    for (i, r) in range.enumerate() {
         // SAFETY: `kernels` holds only functions that this processor can run.
         unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
         let scale = scratch.unpacked.scale[0];
@@ -307,8 +358,8 @@ fn rows_ternary(
         for (t, (out, &sum)) in tile.iter_mut().zip(&scratch.integers).enumerate() {
             *out = sum as f32 * x.scale[t * input.blocks()] * scale;
         }
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(r, tile) };
+        // SAFETY: `split` gives disjoint ranges inside the columns.
+        unsafe { columns.write(to + i, tile) };
     }
 }
 
@@ -320,10 +371,11 @@ fn rows_block(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let x = input.int8(form);
     scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for r in range {
+    for (i, r) in range.enumerate() {
         // SAFETY: `kernels` holds only functions that this processor can run.
         unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
         let row = &scratch.unpacked;
@@ -340,7 +392,7 @@ fn rows_block(
         let tile = &mut scratch.out[..columns.tokens];
         // SAFETY: as above.
         unsafe { (kernels.gemm_int8_block)(&row, &block_input, tile) };
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(r, tile) };
+        // SAFETY: `split` gives disjoint ranges inside the columns.
+        unsafe { columns.write(to + i, tile) };
     }
 }
