@@ -5,7 +5,7 @@ use kernels::ops::{add_on, rms_norm_rows_in_place};
 use kernels::rope::{rotate_rows, rotation, table_len};
 use kernels::{Activations, MatmulError};
 
-use crate::batch::{LogitsOf, Slot};
+use crate::batch::Slot;
 use crate::config::{ModelConfig, Rope};
 use crate::head::ScanBuffers;
 use crate::kv_cache::cache_shape;
@@ -209,7 +209,7 @@ fn logits(model: &Model, slots: &[Slot<'_>], b: &mut Buffers) -> Result<(), Matm
     let weight = Some(&model.weights.rms_final[..]);
     let mut first = 0;
     // What a slot gets does not depend on what its neighbours ask for.
-    for slots in slots.chunk_by(|a, b| (a.logits == LogitsOf::Best) == (b.logits == LogitsOf::Best)) {
+    for slots in slots.chunk_by(|a, b| a.logits.window() == b.logits.window()) {
         let n: usize = slots.iter().map(Slot::rows).sum();
         if n == 0 {
             continue;
@@ -217,10 +217,10 @@ fn logits(model: &Model, slots: &[Slot<'_>], b: &mut Buffers) -> Result<(), Matm
         let logits = &mut b.logits[first * c.vocab_size..(first + n) * c.vocab_size];
         b.input.load_normed(&model.team, &b.x[first * c.dim..(first + n) * c.dim], c.dim, weight, c.norm_eps);
         b.input.ensure_on(&model.team, form);
-        match &model.weights.scan {
-            Some(scan) if slots.iter().any(|slot| slot.logits == LogitsOf::Best) => {
+        match (&model.weights.scan, slots.first().and_then(|slot| slot.logits.window())) {
+            (Some(scan), Some(window)) => {
                 let exact = classifier.view()?;
-                scan.logits(&exact, &model.team, &mut b.input, form, &mut b.scan, logits)?;
+                scan.logits(&exact, &model.team, &mut b.input, form, window, &mut b.scan, logits)?;
             }
             _ => classifier.multiply(&model.team, &mut b.input, form, logits)?,
         }

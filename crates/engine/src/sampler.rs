@@ -60,11 +60,16 @@ impl Sampling {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// The logits that the choice needs: where nothing but the model speaks for a token, the best are enough.
+    /// The logits that the choice needs: all only where a token may be chosen that the model finds unlikely.
     pub fn logits(&self) -> LogitsOf {
         let penalties = [self.frequency_penalty, self.presence_penalty, self.repetition_penalty - 1.0];
         let of_the_model = self.logit_bias.is_empty() && penalties.iter().all(|&p| p == 0.0);
-        if of_the_model { LogitsOf::Best } else { LogitsOf::Last }
+        match self.temperature {
+            _ if !of_the_model => LogitsOf::Last,
+            0.0 => LogitsOf::Best,
+            ..=1.0 => LogitsOf::Likely,
+            _ => LogitsOf::Last,
+        }
     }
 
     /// Refuses values that mean nothing, naming the parameter.

@@ -314,7 +314,7 @@ fn rows_f32(
     to: usize,
 ) {
     let multiply = |rows: Floats<'_>, first: usize| {
-        let rows = FloatRows { rows, cols: w.cols, first: to + first - range.start };
+        let rows = FloatRows { rows, cols: w.cols, first };
         // SAFETY: `vector_ops()` gives only functions that this processor can run, and `split` disjoint ranges.
         unsafe { (vector_ops().multiply_floats)(&rows, input.f32(), columns) };
     };
@@ -322,7 +322,7 @@ fn rows_f32(
     if (w.ty == RowType::F32 || columns.tokens <= FEW_TOKENS)
         && let Some(rows) = w.floats(range.clone())
     {
-        return multiply(rows, range.start);
+        return multiply(rows, to);
     }
     scratch.rows_f32.resize(TILE_ROWS * w.cols, 0.0);
     for first in range.clone().step_by(TILE_ROWS) {
@@ -332,7 +332,7 @@ fn rows_f32(
             // SAFETY: `kernels` holds only functions that this processor can run.
             unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
         }
-        multiply(Floats::F32(rows), first);
+        multiply(Floats::F32(rows), to + first - range.start);
     }
 }
 
