@@ -7,6 +7,7 @@ use kernels::{Activations, MatmulError};
 
 use crate::batch::Slot;
 use crate::config::{ModelConfig, Rope};
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::cache_shape;
 use crate::model::Model;
 use crate::profile::{Operation, Profile};
@@ -42,6 +43,8 @@ pub(crate) struct Buffers {
     pub(crate) logits: Vec<f32>,
     /// Where the time goes, if somebody asked.
     pub(crate) profile: Option<Profile>,
+    /// What each layer leaves, if somebody asked.
+    pub(crate) hidden_states: Option<HiddenStates>,
 }
 
 impl Buffers {
@@ -64,6 +67,7 @@ impl Buffers {
             parts: Vec::with_capacity(parts_capacity(&heads(c, None), context)),
             logits: Vec::with_capacity(c.vocab_size),
             profile: None,
+            hidden_states: None,
         }
     }
 
@@ -105,6 +109,9 @@ pub(crate) fn forward(model: &Model, slots: &mut [Slot<'_>], b: &mut Buffers) ->
     for (l, layer) in model.weights.layers.iter().enumerate() {
         attention(model, layer, l, slots, b)?;
         feed_forward(model, layer, l, b)?;
+        if let Some(kept) = &mut b.hidden_states {
+            kept.record(l, &b.x);
+        }
     }
     logits(model, slots, b)?;
     b.lap(None, Operation::Classifier);
