@@ -1,6 +1,7 @@
 //! Everything that the user can type.
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are help texts: [/file] is no link")]
 
+mod analyze;
 mod benchmark;
 mod eval;
 mod model;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use analyze::AnalyzeArgs;
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use eval::{
     ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
@@ -32,6 +34,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Tokenize(TokenizeArgs),
     Eval(EvalArgs),
+    Analyze(AnalyzeArgs),
     Benchmark(BenchmarkArgs),
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
