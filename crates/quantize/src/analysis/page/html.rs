@@ -15,7 +15,9 @@ pub(super) fn number(value: f64) -> String {
     } else if !value.is_finite() {
         "-".to_owned()
     } else if !(1e-3..1e7).contains(&magnitude) {
-        format!("{value:.2e}")
+        let text = format!("{value:.2e}");
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        format!("{}e{power}", digits.trim_end_matches('0').trim_end_matches('.'))
     } else {
         let digits = 3 - (magnitude.log10().floor() as i32);
         let text = format!("{value:.*}", digits.max(0) as usize);
@@ -86,7 +88,8 @@ mod tests {
             (645_000.0, "645000"),
             (0.012_345_6, "0.01235"),
             (-0.5, "-0.5"),
-            (1e-9, "1.00e-9"),
+            (1e-9, "1e-9"),
+            (2.39e11, "2.39e11"),
             (f64::INFINITY, "-"),
         ] {
             assert_eq!(number(value), want);

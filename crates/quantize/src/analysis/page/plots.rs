@@ -58,6 +58,7 @@ pub(super) fn lines(
     let seen = |&(x, y): &(f64, f64)| (x.is_finite() && y.is_finite() && y > 0.0).then(|| (x, y.ln()));
     let all: Vec<Vec<(f64, f64)>> =
         series.iter().map(|series| series.points.iter().filter_map(seen).collect()).collect();
+    let whole = all.iter().flatten().all(|point| point.0.fract() == 0.0);
     let xs = span(all.iter().flatten().map(|point| point.0), 0.04);
     let level = level.filter(|level| *level > 0.0).map(f64::ln);
     let ys = span(all.iter().flatten().map(|point| point.1).chain(level), 0.06);
@@ -72,6 +73,7 @@ pub(super) fn lines(
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .x_desc(x)
+            .x_label_formatter(&|x| whole_or_short(*x, whole))
             .y_desc(y)
             .label_style(("sans-serif", 13))
             .draw()?;
@@ -89,6 +91,11 @@ pub(super) fn lines(
         }
         Ok(())
     })
+}
+
+/// A label of x; none between whole numbers where only these occur.
+fn whole_or_short(x: f64, whole: bool) -> String {
+    if whole && (x - x.round()).abs() > 1e-9 { String::new() } else { number(x) }
 }
 
 /// Shares of weights, filled before, a line after; logarithmic.
