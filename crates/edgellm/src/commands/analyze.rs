@@ -91,7 +91,7 @@ fn print(analysis: &Analysis, out: &mut Output) -> Result<()> {
     };
     let original = size(&analysis.original, "exact".to_owned());
     match analysis.perplexity {
-        Some(perplexity) => out.line(&format!("{original} {perplexity:>11.4}"))?,
+        Some(found) => out.line(&format!("{original} {:>11}", perplexity(found)))?,
         None => out.line(&original)?,
     }
     for report in &analysis.quantized {
@@ -99,8 +99,8 @@ fn print(analysis: &Analysis, out: &mut Output) -> Result<()> {
         let mut row = size(&report.size, sqnr);
         if let Some(text) = report.text {
             row += &format!(
-                " {:>11.4} {:>9.5} {:>9.5} {:>10.2}",
-                text.perplexity,
+                " {:>11} {:>9.5} {:>9.5} {:>10.2}",
+                perplexity(text.perplexity),
                 text.mean_kl,
                 text.p99_kl,
                 text.top1_agreement * 100.0
@@ -112,6 +112,11 @@ fn print(analysis: &Analysis, out: &mut Output) -> Result<()> {
         details(report, out)?;
     }
     Ok(())
+}
+
+/// A ruined model's has more digits than a table has room for.
+fn perplexity(value: f64) -> String {
+    if value < 1e6 { format!("{value:.4}") } else { format!("{value:.3e}") }
 }
 
 /// What lost the most, and what is there only once.

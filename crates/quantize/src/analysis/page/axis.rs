@@ -82,12 +82,12 @@ fn steps(range: &Range<f64>, decades: f64) -> Vec<f64> {
     powers.step_by(every).map(|power| 10f64.powi(power)).collect()
 }
 
-/// Four to nine multiples of a round number.
+/// Multiples of a round number: three or more that fit.
 fn even(least: f64, most: f64) -> Vec<f64> {
-    let raw = (most - least) / 5.0;
+    let raw = (most - least) / 4.0;
     let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| *step >= raw);
-    let step = step.unwrap_or(raw);
+    let step = [5.0, 2.0, 1.0].map(|digit| digit * power).into_iter().find(|step| *step <= raw);
+    let step = step.unwrap_or(power);
     let first = (least / step).ceil();
     (0..MAX_TICKS).map(|i| (first + i as f64) * step).collect()
 }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_few() {
-        assert_eq!(ticks(19.0, 31.0), [20.0, 25.0, 30.0]);
+        assert_eq!(ticks(19.0, 31.0), [20.0, 22.0, 24.0, 26.0, 28.0, 30.0]);
         assert_eq!(ticks(9.0, 600.0), [10.0, 20.0, 50.0, 100.0, 200.0, 500.0]);
         assert_eq!(ticks(15.0, 700_000.0), [100.0, 1e3, 1e4, 1e5]);
         for (least, most) in [(1e-9, 1e9), (1.0, 1.001), (1e-30, 1e-29), (5.0, 40.0)] {

@@ -7,6 +7,16 @@ pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// A whole number, its digits in groups of three.
+fn whole(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let groups = digits.len().div_ceil(3);
+    let first = digits.len() - 3 * groups.saturating_sub(1);
+    let (head, tail) = digits.split_at(first);
+    let tail = (0..tail.len() / 3).map(|i| format!("\u{202f}{}", &tail[3 * i..3 * i + 3]));
+    tail.fold(head.to_owned(), |all, group| all + &group)
+}
+
 /// Four significant digits, no more zeros than a reader likes.
 pub(super) fn number(value: f64) -> String {
     let magnitude = value.abs();
@@ -32,6 +42,8 @@ pub(super) enum Cell {
     Text(String),
     /// A number, sorted by its value.
     Number(f64),
+    /// How many.
+    Count(u64),
     /// A number that is not known or not finite: sorted as the given one, shown as the text.
     Other(f64, &'static str),
     /// Ready-made HTML.
@@ -45,6 +57,10 @@ impl From<&str> for Cell {
 }
 
 impl Cell {
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Number(_) | Self::Count(_) | Self::Other(..))
+    }
+
     /// `None` is shown as `-` and is the least of all.
     pub(super) fn optional(value: Option<f64>) -> Self {
         value.map_or(Self::Other(f64::MIN, "-"), Self::Number)
@@ -54,8 +70,10 @@ impl Cell {
 /// A table that its reader can sort: headings with a sentence of explanation each, and rows.
 pub(super) fn table(page: &mut String, headings: &[(&str, &str)], rows: Vec<Vec<Cell>>) {
     page.push_str("<div class=\"scroll\"><table class=\"sort\"><thead><tr>");
-    for (heading, what) in headings {
-        let _ = write!(page, "<th title=\"{}\">{}</th>", escaped(what), escaped(heading));
+    for (i, (heading, what)) in headings.iter().enumerate() {
+        let numbers = matches!(rows.first().and_then(|row| row.get(i)), Some(cell) if cell.is_number());
+        let class = if numbers { " class=\"n\"" } else { "" };
+        let _ = write!(page, "<th{class} title=\"{}\">{}</th>", escaped(what), escaped(heading));
     }
     page.push_str("</tr></thead><tbody>");
     for row in rows {
@@ -65,6 +83,7 @@ pub(super) fn table(page: &mut String, headings: &[(&str, &str)], rows: Vec<Vec<
             let _ = match cell {
                 Cell::Text(text) => write!(page, "<td>{}</td>", escaped(&text)),
                 Cell::Number(x) => write!(page, "<td class=\"n\" data-v=\"{x}\">{}</td>", number(x)),
+                Cell::Count(n) => write!(page, "<td class=\"n\" data-v=\"{n}\">{}</td>", whole(n as f64)),
                 Cell::Other(x, text) => write!(page, "<td class=\"n\" data-v=\"{x}\">{text}</td>"),
                 Cell::Html(html) => write!(page, "<td>{html}</td>"),
             };
@@ -93,6 +112,13 @@ mod tests {
             (f64::INFINITY, "-"),
         ] {
             assert_eq!(number(value), want);
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_grouped() {
+        for (value, want) in [(0.0, "0"), (999.0, "999"), (1000.0, "1 000"), (134_479_872.0, "134 479 872")] {
+            assert_eq!(whole(value), want.replace(' ', "\u{202f}"));
         }
     }
 

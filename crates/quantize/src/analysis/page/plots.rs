@@ -112,7 +112,8 @@ pub(super) fn weights(histogram: &Histogram) -> Result<String, AnalysisError> {
             .build_cartesian_2d(-limit..limit, ys)?;
         chart
             .configure_mesh()
-            .light_line_style(TRANSPARENT)
+            .disable_mesh()
+            .label_style(("sans-serif", 12))
             .x_labels(5)
             .x_label_formatter(&|x| number(*x))
             .draw()?;
@@ -136,7 +137,8 @@ pub(super) fn scales(scales: &Scales) -> Result<String, AnalysisError> {
             .build_cartesian_2d(LogAxis::new(ends.0..ends.1), 0.0..most * 1.05)?;
         chart
             .configure_mesh()
-            .light_line_style(TRANSPARENT)
+            .disable_mesh()
+            .label_style(("sans-serif", 12))
             .y_labels(3)
             .y_label_formatter(&|y| number(*y))
             .draw()?;
@@ -172,5 +174,6 @@ fn drawn(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Stri
         let all = draw(&area).and_then(|()| Ok(area.present()?));
         all.map_err(|err| AnalysisError::Plot(err.to_string()))?;
     }
-    Ok(svg)
+    // What is said of each element though it is so anyway: a page has hundreds of plots.
+    Ok(svg.replace(" opacity=\"1\"", "").replace(" font-family=\"sans-serif\"", ""))
 }

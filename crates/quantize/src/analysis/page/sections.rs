@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::html::{Cell, escaped, number, table};
 use super::plots::{self, Series};
 use crate::analysis::error::AnalysisError;
-use crate::analysis::size::Size;
+use crate::analysis::size::{Size, TypeSize};
 use crate::analysis::tensor::TensorReport;
 use crate::analysis::{Analysis, QuantizedReport};
 
@@ -80,16 +80,10 @@ fn sqnr(db: Option<f64>) -> Cell {
 /// Everything about one model.
 pub(super) fn model(page: &mut String, report: &QuantizedReport) -> Result<(), AnalysisError> {
     let _ = write!(page, "<h2>{}</h2>", escaped(&report.size.name));
-    let row = |size: &crate::analysis::TypeSize| {
-        let count = |n: u64| Cell::Number(n as f64);
+    let row = |size: &TypeSize| {
         let name = Cell::Text(size.name.clone());
-        vec![
-            name,
-            count(size.tensors as u64),
-            count(size.weights),
-            count(size.bytes),
-            Cell::Number(size.bits),
-        ]
+        let counts = [size.tensors as u64, size.weights, size.bytes].map(Cell::Count);
+        std::iter::once(name).chain(counts).chain([Cell::Number(size.bits)]).collect()
     };
     let headings = [
         ("type", "As the file has it"),
