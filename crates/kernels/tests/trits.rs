@@ -72,7 +72,7 @@ fn every_shape_family_and_thread_count_equals_the_rows() {
         for rows in [1, 31, 32, 33, 64, 127, 130, 161] {
             let bytes = rows_of(rows, cols, noise((rows * 31 + cols) as u64));
             let w = Matrix::new(TY, rows, cols, &bytes).unwrap();
-            for tokens in [1, 2, 3, 7, 8, 13, 33] {
+            for tokens in [1, 2, 3, 7, 8, 13, 33, 52, 64, 85] {
                 let mut next = noise((cols + tokens) as u64);
                 let x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
                 let want = by_rows(&w, &x);
@@ -129,8 +129,11 @@ fn sums_are_exact_at_the_extremes() {
             let w = Matrix::new(TY, 1, cols, &bytes).unwrap();
             for family in [Family::Lookup, Family::Multiply] {
                 let packed = Trits::pack(&w, family, 1, &mut Arena::default(), &|_| {}).unwrap();
-                let out = by_tiles(&[&packed], &vec![activation; cols], 1);
-                assert_eq!(out[0][0], weight * activation * cols as f32, "{cols} {family:?}");
+                for tokens in [1, 32] {
+                    let out = by_tiles(&[&packed], &vec![activation; cols * tokens], 1);
+                    let want = weight * activation * cols as f32;
+                    assert!(out[0].iter().all(|&y| y == want), "{cols} {tokens} {family:?}");
+                }
             }
         }
     }

@@ -212,7 +212,7 @@ pub(super) fn decode(tile: &[Line], trits: &mut [[Line; 2]]) {
 macro_rules! tile_kernels {
     ($features:literal, $dots:path) => {
         pub(super) static TRITS: TritKernels =
-            TritKernels { tables: neon_tiles::tables, lookup: neon_tiles::lookup, multiply };
+            TritKernels { tables: neon_tiles::tables, lookup: neon_tiles::lookup, multiply, many: None };
 
         /// Several tokens against one tile. The trits are signed, so no sums of activations are needed.
         #[target_feature(enable = $features)]

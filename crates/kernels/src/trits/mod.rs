@@ -11,6 +11,7 @@
 //! The sums are integers, exact in any order: both families of kernels, every number of threads and every batch give the
 //! same bits.
 
+pub(crate) mod many;
 mod product;
 
 use crate::arena::{Arena, Done, Lines, ROWS_AT_ONCE};
@@ -48,7 +49,7 @@ pub(crate) struct Table(pub(crate) [i16; 32]);
 /// Which family of kernels multiplies. For ternary weights all give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Family {
-    /// Whichever measured faster: lookup for one token, multiply-add for several.
+    /// Whichever measured faster: lookup for one token and for many, multiply-add for several.
     #[default]
     Auto,
     /// Tables of partial sums, nothing multiplied.
@@ -72,6 +73,8 @@ pub(crate) struct TritKernels {
     /// `sums[token][row]` of one tile and several tokens: tile, activations `[tokens, blocks * 20]`, minus the sum of
     /// each token's activations, room for the decoded digits (two lines per four columns).
     pub(crate) multiply: MultiplyKernel,
+    /// Many tokens at once by lookup.
+    pub(crate) many: Option<&'static many::ManyKernels>,
 }
 
 /// The five digits of a byte, most significant first; bytes above 242 stand for nothing and give zeros' digits.
