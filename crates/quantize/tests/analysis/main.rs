@@ -1,11 +1,14 @@
 //! What quantization has changed, against plain arithmetic on the bytes of the files and against other programs' logits.
-#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests stand outside #[test] functions"
+)]
 
 #[path = "../convert/helpers.rs"]
 #[allow(dead_code, reason = "shared with the tests of convert")]
 mod helpers;
 #[path = "../../../kernels/tests/npz/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests of kernels")]
 mod npz;
 
 mod data {

@@ -8,6 +8,8 @@ use super::html::number;
 
 /// Labels of an axis at most.
 const MAX_TICKS: usize = 9;
+/// Those of a small plot.
+const MAX_SMALL_TICKS: usize = 5;
 
 /// An axis of natural logarithms, labelled with what they are logarithms of.
 pub(super) struct LogAxis {
@@ -16,9 +18,16 @@ pub(super) struct LogAxis {
 }
 
 impl LogAxis {
-    /// With the labels that fit the range.
+    /// With labels that fit the range.
     pub(super) fn new(range: Range<f64>) -> Self {
         Self { ticks: log_ticks(&range), range }
+    }
+
+    /// With fewer of them, for a small plot.
+    pub(super) fn small(range: Range<f64>) -> Self {
+        let ticks = log_ticks(&range);
+        let every = ticks.len().div_ceil(MAX_SMALL_TICKS).max(1);
+        Self { ticks: ticks.into_iter().step_by(every).collect(), range }
     }
 
     /// With these labels.

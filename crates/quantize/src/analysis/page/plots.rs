@@ -134,7 +134,7 @@ pub(super) fn scales(scales: &Scales) -> Result<String, AnalysisError> {
             .margin(4)
             .x_label_area_size(20)
             .y_label_area_size(44)
-            .build_cartesian_2d(LogAxis::new(ends.0..ends.1), 0.0..most * 1.05)?;
+            .build_cartesian_2d(LogAxis::small(ends.0..ends.1), 0.0..most * 1.05)?;
         chart
             .configure_mesh()
             .disable_mesh()
