@@ -1,6 +1,7 @@
 //! The page as text; `edgellm`'s tests open it in a browser.
 
-use quantize::analysis::{CurvePoint, page::render};
+use proptest::prelude::*;
+use quantize::analysis::{CurvePoint, page::render, parse_curve};
 
 use super::{compare, exact};
 use crate::helpers::ours;
@@ -36,4 +37,23 @@ fn a_curve_stands_alone() {
     let page = page.unwrap();
     assert_eq!(page.matches("<svg").count(), 1);
     assert!(page.contains("gptq") && page.contains("round") && page.contains(">10000<"), "{page}");
+}
+
+proptest! {
+    /// Whatever is read as a curve can be drawn.
+    #[test]
+    fn any_points_can_be_drawn(
+        points in prop::collection::vec(
+            (1e-300..1e300f64, f64::MIN_POSITIVE..1e300, "\\PC{0,3}", prop::option::of(0.0..1e300f64)),
+            1..12,
+        ),
+    ) {
+        let of = |(bits, perplexity, method, mean_kl)| CurvePoint { bits, perplexity, method, mean_kl };
+        let points: Vec<CurvePoint> = points.into_iter().map(of).collect();
+        let json = serde_json::to_vec(&points).unwrap();
+        prop_assert_eq!(&parse_curve(&json).unwrap(), &points);
+        let page = render(None, &points).unwrap();
+        let drawn = page.split("<h2>").nth(1).unwrap().split("<details>").next().unwrap();
+        prop_assert!(drawn.contains("<circle") && !drawn.contains("NaN") && !drawn.contains(">inf"));
+    }
 }
