@@ -15,7 +15,7 @@ use crate::weights::{ActivationMode, Layer, Linear};
 
 /// Tokens that go through the layers together at most: enough to use each row of weights many times while it
 /// is in the cache, few enough that their activations stay there too.
-pub const MAX_BATCH: usize = 64;
+pub const MAX_BATCH: usize = 128;
 
 /// Buffers of the forward pass, reused from step to step. T stands for the tokens of the batch.
 #[derive(Debug)]

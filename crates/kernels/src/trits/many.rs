@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::product::{Run, Runs};
-use super::{BYTES_PER_BLOCK, COLS_PER_BLOCK, LINES_PER_BLOCK, Line, TILE_ROWS, Trits};
+use super::{BYTES_PER_BLOCK, COLS_PER_BLOCK, LINES_PER_BLOCK, Line, PLANES, TILE_ROWS, Trits};
 use crate::threads::Team;
 
 /// Tokens of a table.
@@ -33,22 +33,36 @@ pub(crate) type ByteTable = [Tokens16; 256];
 /// The tables of a block of 20 columns.
 pub(crate) type BlockTables = [ByteTable; BYTES_PER_BLOCK];
 
-/// A block's activations: four bytes of a token are columns `4 i .. 4 i + 4` of `planes[i]`.
-pub(crate) type Planes = [[u32; TOKENS]; COLS_PER_BLOCK / 4];
+/// Four activations of each token, one a byte.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Fours(pub(crate) [[i8; 4]; TOKENS]);
+
+/// A block's activations.
+pub(crate) type Planes = [Fours; PLANES];
 
 /// A tile's outputs, token by token.
 pub(crate) type TileOut = [[f32; TILE_ROWS]; TOKENS];
 
 /// The inner loops of one instruction set.
 pub(crate) struct ManyKernels {
-    /// Fills the tables of a block.
-    pub(crate) tables: unsafe fn(&Planes, &mut BlockTables),
+    /// Puts the activations of a group's tokens beside each other: `fours[i].0[t]` are columns `4 i .. 4 i + 4` of `x[t]`,
+    /// `[tokens, fours.len() * 4]`.
+    pub(crate) interleave: unsafe fn(&[i8], &mut [Fours]),
+    /// Fills the tables of a block, and adds its absolute activations to those of each token.
+    pub(crate) tables: unsafe fn(&Planes, &mut BlockTables, &mut Tokens32),
     /// Adds the sums of a block to those of each row: tiles (whole), lines of a tile, the block, its tables, sums `[rows]`.
     pub(crate) add: unsafe fn(&[Line], usize, usize, &BlockTables, &mut [Tokens16]),
-    /// Adds the short sums to the long ones, and makes them zero.
-    pub(crate) widen: unsafe fn(&mut [Tokens16], &mut [Tokens32]),
-    /// `out[token][row] = sums[row][token] * x_scale[token] * scale[row]`
-    pub(crate) finish: unsafe fn(&[Tokens32; TILE_ROWS], &[f32; TOKENS], &[f32; TILE_ROWS], &mut TileOut),
+    /// Adds the short sums to the long ones (the first time, these are of no meaning), and makes them zero.
+    pub(crate) widen: unsafe fn(&mut [Tokens16], &mut [Tokens32], bool),
+    /// `out[token][row] = (short + long)[row][token] * x_scale[token] * scale[row]`
+    pub(crate) finish: unsafe fn(
+        &[Tokens16; TILE_ROWS],
+        Option<&[Tokens32; TILE_ROWS]>,
+        &[f32; TOKENS],
+        &[f32; TILE_ROWS],
+        &mut TileOut,
+    ),
 }
 
 /// Tiles whose sums a thread keeps at once: 440 kB of short sums beside the tables in its second-level cache.
@@ -56,6 +70,7 @@ const TILES_AT_ONCE: usize = 216;
 
 /// Buffers of one thread.
 struct Scratch {
+    fours: Vec<Fours>,
     tables: Box<BlockTables>,
     short: Vec<Tokens16>,
     long: Vec<Tokens32>,
@@ -63,11 +78,8 @@ struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self {
-            tables: Box::new([[Tokens16([0; TOKENS]); 256]; BYTES_PER_BLOCK]),
-            short: vec![],
-            long: vec![],
-        }
+        let tables = Box::new([[Tokens16([0; TOKENS]); 256]; BYTES_PER_BLOCK]);
+        Self { fours: vec![], tables, short: vec![], long: vec![] }
     }
 }
 
@@ -99,11 +111,12 @@ pub(super) fn multiply(team: &Team, runs: &Runs<'_>, kernels: &ManyKernels, toke
         let part = part * tiles / parts..(part + 1) * tiles / parts;
         SCRATCH.with_borrow_mut(|scratch| {
             let scratch = scratch.get_or_insert_default();
+            let job = Job { runs, kernels, tokens };
+            job.interleave(&mut scratch.fours);
             let at_once = part.len().div_ceil(part.len().div_ceil(TILES_AT_ONCE).max(1)).max(1);
             let mut start = part.start;
             while start < part.end {
                 let end = (start + at_once).min(part.end);
-                let job = Job { runs, kernels, tokens: tokens.clone() };
                 // SAFETY: each job has its own tokens or its own rows.
                 unsafe { job.tiles(start..end, scratch) };
                 start = end;
@@ -120,37 +133,36 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn interleave(&self, fours: &mut Vec<Fours>) {
+        let Some(Some(Run { w, x, .. })) = self.runs.first() else { return };
+        let cols = w.cols.next_multiple_of(COLS_PER_BLOCK);
+        fours.clear();
+        fours.resize(cols / 4, Fours([[0; 4]; TOKENS]));
+        // SAFETY: `kernels()` gives only functions that this processor can run.
+        unsafe { (self.kernels.interleave)(x.of(self.tokens.clone(), cols), fours) };
+    }
+
     /// The tiles of `range`, counted through all matrices.
     ///
     /// # Safety
     /// No other thread writes the rows of these tiles for these tokens at the same time.
     unsafe fn tiles(&self, range: Range<usize>, scratch: &mut Scratch) {
-        let Some(Some(Run { w: first, x, .. })) = self.runs.first() else { return };
-        let blocks = first.cols.div_ceil(COLS_PER_BLOCK);
-        let Scratch { tables, short, long } = scratch;
+        let Scratch { fours, tables, short, long } = scratch;
         short.clear();
         short.resize(range.len() * TILE_ROWS, Tokens16([0; TOKENS]));
-        long.clear();
-        long.resize(range.len() * TILE_ROWS, Tokens32([0; TOKENS]));
-        let mut reach = [0; TOKENS];
-        for block in 0..blocks {
-            let mut planes = [[0; TOKENS]; _];
-            let mut adds = [0; TOKENS];
-            for (i, t) in self.tokens.clone().enumerate() {
-                let x = &x.of(t, blocks)[block * COLS_PER_BLOCK..][..COLS_PER_BLOCK];
-                for (plane, x) in planes.iter_mut().zip(x.as_chunks::<4>().0) {
-                    plane[i] = u32::from_le_bytes(x.map(|x| x as u8));
-                }
-                adds[i] = x.iter().map(|x| u16::from(x.unsigned_abs())).sum();
-            }
+        let mut widened = false;
+        let mut reach = Tokens32([0; TOKENS]);
+        for (block, planes) in fours.as_chunks().0.iter().enumerate() {
+            let before = reach;
             // SAFETY: `kernels()` gives only functions that this processor can run.
-            unsafe { (self.kernels.tables)(&planes, tables) };
-            if reach.iter().zip(&adds).any(|(reach, adds)| reach + adds > i16::MAX as u16) {
+            unsafe { (self.kernels.tables)(planes, tables, &mut reach) };
+            if reach.0.iter().any(|&reach| reach > i16::MAX.into()) {
+                long.resize(short.len().max(long.len()), Tokens32([0; TOKENS]));
                 // SAFETY: as above.
-                unsafe { (self.kernels.widen)(short, long) };
-                reach = [0; TOKENS];
+                unsafe { (self.kernels.widen)(short, long, !widened) };
+                widened = true;
+                reach.0.iter_mut().zip(before.0).for_each(|(reach, before)| *reach -= before);
             }
-            reach.iter_mut().zip(&adds).for_each(|(reach, adds)| *reach += adds);
             self.each(&range, |run, tiles, at| {
                 let lines = run.w.lines_per_tile();
                 let short = &mut short[at * TILE_ROWS..][..tiles.len() * TILE_ROWS];
@@ -159,12 +171,12 @@ impl Job<'_> {
                 unsafe { (self.kernels.add)(all, lines, block, tables, short) };
             });
         }
-        // SAFETY: as above.
-        unsafe { (self.kernels.widen)(short, long) };
         self.each(&range, |run, tiles, at| {
-            for (tile, sums) in tiles.zip(long[at * TILE_ROWS..].as_chunks().0) {
+            let short = short[at * TILE_ROWS..].as_chunks().0;
+            let long = widened.then(|| long[at * TILE_ROWS..].as_chunks().0);
+            for (i, tile) in tiles.enumerate() {
                 // SAFETY: these are the tiles and tokens of this thread, as the caller promises.
-                unsafe { self.finish(run, tile, sums) };
+                unsafe { self.finish(run, tile, &short[i], long.map(|long| &long[i])) };
             }
         });
     }
@@ -185,7 +197,13 @@ impl Job<'_> {
 
     /// # Safety
     /// No other thread writes this tile's rows of these tokens at the same time.
-    unsafe fn finish(&self, run: &Run<'_>, tile: usize, sums: &[Tokens32; TILE_ROWS]) {
+    unsafe fn finish(
+        &self,
+        run: &Run<'_>,
+        tile: usize,
+        short: &[Tokens16; TILE_ROWS],
+        long: Option<&[Tokens32; TILE_ROWS]>,
+    ) {
         let Trits { rows, scale, .. } = run.w;
         let first = tile * TILE_ROWS;
         let n = TILE_ROWS.min(rows - first);
@@ -197,7 +215,7 @@ impl Job<'_> {
         }
         let mut out = [[0.0; TILE_ROWS]; TOKENS];
         // SAFETY: `kernels()` gives only functions that this processor can run.
-        unsafe { (self.kernels.finish)(sums, &x_scales, &scales, &mut out) };
+        unsafe { (self.kernels.finish)(short, long, &x_scales, &scales, &mut out) };
         for (t, out) in self.tokens.clone().zip(&out) {
             // SAFETY: as the caller promises.
             unsafe { run.columns.write_token(t, first, &out[..n]) };

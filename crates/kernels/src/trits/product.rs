@@ -24,9 +24,9 @@ pub(crate) struct TritInput {
 }
 
 impl TritInput {
-    /// The activations of token `t`, filled up to `blocks` whole blocks.
-    pub(super) fn of(&self, t: usize, blocks: usize) -> &[i8] {
-        &self.x[t * blocks * COLS_PER_BLOCK..][..blocks * COLS_PER_BLOCK]
+    /// The activations of some tokens, `cols` each: whole blocks.
+    pub(super) fn of(&self, tokens: Range<usize>, cols: usize) -> &[i8] {
+        &self.x[tokens.start * cols..tokens.end * cols]
     }
 
     /// `looked_up`: the tokens whose own tables are wanted.
@@ -201,7 +201,7 @@ impl Run<'_> {
             } else {
                 let sums = &mut scratch.sums[..self.tokens.len()];
                 let cols = lines / LINES_PER_BLOCK * COLS_PER_BLOCK;
-                let x = &self.x.x[self.tokens.start * cols..self.tokens.end * cols];
+                let x = self.x.of(self.tokens.clone(), cols);
                 let minus_sums = &self.x.minus_sums[self.tokens.clone()];
                 // SAFETY: as above.
                 unsafe { (self.trits.multiply)(group, x, minus_sums, &mut scratch.digits, sums) };

@@ -21,6 +21,7 @@ static TRITS: TritKernels = TritKernels {
     lookup: trits::lookup,
     multiply: trits::multiply,
     many: Some(&ManyKernels {
+        interleave: many::interleave,
         tables: many::tables,
         add: many::add,
         widen: many::widen,
