@@ -70,7 +70,7 @@ fn figures_are_those_of_eval() {
     let fewer = json(&[&with_text, &common[..], &["--chunks", "1", "--json"]].concat());
     assert_eq!(fewer["quantized"][0]["text"]["tokens"], 31);
     let table = stdout(&[&with_text, &common[..]].concat());
-    assert!(table.contains("stories260K.q4.bin: 6.40 times smaller"), "{table}");
+    assert!(table.contains("stories260K.q4.bin: 6.40 times smaller than the original"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 110), "{table}");
 }
 
@@ -85,6 +85,11 @@ fn tensors_are_compared_without_a_text() {
     // bf16 has 8 bits of mantissa.
     assert!(tensors.iter().all(|tensor| tensor["relative_error"].as_f64().unwrap() < 1.0 / 256.0));
     let table = stdout(&["analyze", &original, &other, "--threads", "1"]);
+    assert!(table.contains("qwen3-tiny-bf16: 1.9"), "{table}");
+    let larger = stdout(&["analyze", &other, &original, "--threads", "1"]);
+    assert!(larger.contains("times larger than the original"), "{larger}");
+    let same = stdout(&["analyze", &original, &original, "--threads", "1"]);
+    assert!(same.contains("  none of 25 tensors has changed"), "{same}");
     assert!(table.contains("qwen3-tiny-bf16: ") && !table.contains("perplexity"), "{table}");
 }
 

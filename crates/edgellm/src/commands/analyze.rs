@@ -122,7 +122,11 @@ fn perplexity(value: f64) -> String {
 /// What lost the most, and what is there only once.
 fn details(report: &QuantizedReport, out: &mut Output) -> Result<()> {
     out.line("")?;
-    out.line(&format!("{}: {:.2} times smaller", report.size.name, report.compression))?;
+    let (times, what) = match report.compression {
+        smaller if smaller >= 1.0 => (smaller, "smaller"),
+        larger => (1.0 / larger, "larger"),
+    };
+    out.line(&format!("{}: {times:.2} times {what} than the original", report.size.name))?;
     let mut changed: Vec<_> = report.tensors.iter().filter(|tensor| tensor.sqnr_db.is_some()).collect();
     changed.sort_by(|a, b| b.relative_error.total_cmp(&a.relative_error));
     for tensor in changed.iter().take(WORST) {
@@ -136,7 +140,10 @@ fn details(report: &QuantizedReport, out: &mut Output) -> Result<()> {
     }
     let rest = changed.len().saturating_sub(WORST);
     let same = report.tensors.len() - changed.len();
-    out.line(&format!("  {rest} more tensors have changed less, {same} not at all"))?;
+    match changed.len() {
+        0 => out.line(&format!("  none of {same} tensors has changed"))?,
+        _ => out.line(&format!("  {rest} more tensors have changed less, {same} not at all"))?,
+    }
     let worst =
         report.layers.iter().enumerate().max_by(|a, b| a.1.relative_error.total_cmp(&b.1.relative_error));
     if let (Some(last), Some((layer, worst))) = (report.layers.last(), worst) {

@@ -2,6 +2,7 @@
 
 use half::f16;
 use quantize::analysis::{QuantizedReport, TensorReport};
+use quantize::convert::Options;
 
 use super::{compare, exact};
 use crate::helpers::{Folder, ours, shared, with_tokenizer};
@@ -161,6 +162,24 @@ fn another_container_changes_nothing() {
         let layers = report.tensors.iter().filter_map(|t| t.layer).max().unwrap() + 1;
         assert_eq!(report.tensors.iter().filter(|t| t.layer.is_some()).count(), 9 * layers);
         assert!(report.tensors.len() <= 9 * layers + 3);
+    }
+}
+
+/// Ternary values and their scales, by what the file itself gives and not by what its name says.
+#[test]
+fn bitnet_converted_has_lost_nothing() {
+    let folder = Folder::new();
+    for name in
+        ["golden/bitnet-tiny64/packed-autobitlinear", "golden/bitnet-tiny64/online-f32", "bitllama/hf-1M"]
+    {
+        let Some(original) = shared(name) else { return };
+        for file in ["model.tmac2.bin", "model.gguf"] {
+            let (converted, _) = folder.convert(&original, file, &Options::default());
+            let found = compare(&original, &[&converted], exact(None), None).unwrap();
+            let report = &found.quantized[0];
+            assert!(report.tensors.iter().all(|t| t.sqnr_db.is_none()), "{name} {file}");
+            assert!(report.only_in_original.is_empty());
+        }
     }
 }
 
