@@ -3,6 +3,7 @@
 use crate::error::EngineError;
 use crate::forward::{Buffers, MAX_BATCH, forward};
 use crate::head::LIKELY;
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::KvCache;
 use crate::model::Model;
 use crate::profile::Profile;
@@ -97,6 +98,17 @@ impl<'m> Batch<'m> {
     /// What was taken since [`Batch::start_profile`], and no more is.
     pub fn take_profile(&mut self) -> Option<Profile> {
         self.buffers.profile.take()
+    }
+
+    /// From now on the hidden states behind each layer are kept.
+    pub fn keep_hidden_states(&mut self) {
+        self.buffers.hidden_states =
+            Some(HiddenStates::new(self.model.config.n_layers, self.model.config.dim));
+    }
+
+    /// Those of the last batch, slot after slot, since [`Batch::keep_hidden_states`].
+    pub fn hidden_states(&self) -> Option<&HiddenStates> {
+        self.buffers.hidden_states.as_ref()
     }
 
     /// The logits of the last batch.

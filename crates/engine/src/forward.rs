@@ -8,6 +8,7 @@ use kernels::{Activations, MatmulError};
 use crate::batch::Slot;
 use crate::config::{ModelConfig, Rope};
 use crate::head::ScanBuffers;
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::cache_shape;
 use crate::model::Model;
 use crate::profile::{Operation, Profile};
@@ -44,6 +45,8 @@ pub(crate) struct Buffers {
     scan: ScanBuffers,
     /// Where the time goes, if somebody asked.
     pub(crate) profile: Option<Profile>,
+    /// What each layer leaves, if somebody asked.
+    pub(crate) hidden_states: Option<HiddenStates>,
 }
 
 impl Buffers {
@@ -72,6 +75,7 @@ impl Buffers {
             logits: Vec::with_capacity(c.vocab_size),
             scan,
             profile: None,
+            hidden_states: None,
         }
     }
 
@@ -113,6 +117,9 @@ pub(crate) fn forward(model: &Model, slots: &mut [Slot<'_>], b: &mut Buffers) ->
     for (l, layer) in model.weights.layers.iter().enumerate() {
         attention(model, layer, l, slots, b)?;
         feed_forward(model, layer, l, b)?;
+        if let Some(kept) = &mut b.hidden_states {
+            kept.record(l, &b.x);
+        }
     }
     logits(model, slots, b)?;
     b.lap(None, Operation::Classifier);

@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod analyze;
 mod benchmark;
 mod chat;
 mod completions;
@@ -27,6 +28,7 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Tokenize(args) => tokenize::run(&args, out),
         Command::Eval(args) => eval::run(&args, out),
+        Command::Analyze(args) => analyze::run(&args, out),
         Command::Benchmark(args) => benchmark::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
