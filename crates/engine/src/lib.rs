@@ -18,6 +18,7 @@ pub mod machine;
 mod model;
 pub mod profile;
 mod realtime;
+mod replace;
 mod requantize;
 pub mod sampler;
 mod sequence;

@@ -1,5 +1,7 @@
 //! Models from file to file, offline.
 //!
 //! [`convert`](mod@convert) moves a model from one container into another and changes no value.
+//! [`quantize`](mod@quantize) rounds its matrices to fewer bits.
 
 pub mod convert;
+pub mod quantize;

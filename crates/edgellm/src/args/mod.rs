@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod model;
+mod quantize;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
+pub(crate) use quantize::QuantizeArgs;
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -31,6 +33,7 @@ pub(crate) enum Command {
     Benchmark(BenchmarkArgs),
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
+    Quantize(QuantizeArgs),
     Pull(PullArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -145,7 +145,9 @@ pub fn quantize_run(weights: &[f32]) -> Vec<u8> {
     codes
 }
 
-fn pack_signs(weights: &[f32], threshold: f32, codes: &mut [u8]) {
+/// The codes of weights that count as their sign where they are larger than `threshold`, and as 0 elsewhere;
+/// `ceil(n / 4)` bytes.
+pub fn pack_signs(weights: &[f32], threshold: f32, codes: &mut [u8]) {
     let sign = |w: f32| i8::from(w > threshold) - i8::from(w < -threshold);
     for (weights, byte) in weights.chunks(4).zip(codes) {
         let mut q = [0; 4];
@@ -156,11 +158,32 @@ fn pack_signs(weights: &[f32], threshold: f32, codes: &mut [u8]) {
     }
 }
 
-/// Mean magnitude; 0 of nothing. The sum is f64: an f32 would stop growing over a large tensor.
-fn mean_abs<'a>(weights: impl Iterator<Item = &'a f32>) -> f32 {
-    let add = |(sum, count), w: &f32| (sum + f64::from(w.abs()), count + 1u64);
-    let (sum, count) = weights.fold((0.0, 0), add);
-    if count == 0 { 0.0 } else { (sum / count as f64) as f32 }
+/// Mean magnitude of weights that come in pieces. The sum is f64: an f32 would stop growing over a large tensor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MeanMagnitude {
+    sum: f64,
+    count: u64,
+}
+
+impl MeanMagnitude {
+    /// Counts these weights in.
+    pub fn add<'a>(&mut self, weights: impl IntoIterator<Item = &'a f32>) {
+        for w in weights {
+            self.sum += f64::from(w.abs());
+            self.count += 1;
+        }
+    }
+
+    /// The mean; 0 of nothing.
+    pub fn get(&self) -> f32 {
+        if self.count == 0 { 0.0 } else { (self.sum / self.count as f64) as f32 }
+    }
+}
+
+fn mean_abs<'a>(weights: impl IntoIterator<Item = &'a f32>) -> f32 {
+    let mut mean = MeanMagnitude::default();
+    mean.add(weights);
+    mean.get()
 }
 
 pub(super) fn quantize_tq1_0(row: &[f32; 256], out: &mut [u8; 54]) {
