@@ -33,6 +33,7 @@ pub use batch::{Batch, LogitsOf, Slot};
 pub use config::ModelConfig;
 pub use error::EngineError;
 pub use forward::MAX_BATCH;
+pub use forward::layerwise;
 pub use kernels::trits::Family as KernelFamily;
 pub use kv_cache::{KvCache, KvType};
 pub use loader::{I2sLayout, TokenizerFormat, TokenizerSource, names};

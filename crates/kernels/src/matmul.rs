@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::activations::{ActivationForm, Activations};
+use crate::activations::{ActivationForm, Activations, BLOCK};
 use crate::codec::UnpackedRow;
 use crate::dispatch::{BlockInput, BlockRow, Kernels, kernels};
 use crate::row::RowType;
@@ -229,6 +229,9 @@ pub fn matmul(
     if tokens == 0 {
         return Ok(());
     }
+    // The integer kernels take whole blocks of activations.
+    let whole = integer != ActivationForm::Int8Block || w.cols.is_multiple_of(BLOCK);
+    let form = if whole { form } else { ActivationForm::F32 };
     input.ensure(form);
     let (input, kernels) = (&*input, kernels());
     let columns = Columns::new(out, w.rows, tokens);

@@ -38,7 +38,7 @@ pub(super) fn write(
         _ => None,
     };
     llama2c::check_config(source, target, &header, variant, metadata.as_ref(), &mut report.notes)?;
-    let keep_f32 = |stem: &str| source.options.floats.iter().any(|&float| float == stem);
+    let keep_f32 = |stem: &str| source.options.floats.contains(&stem);
     let planned = match target {
         Target::TmacV1 => formats::tmac_v1::tensors(&header)?,
         _ => formats::int4::tensors(&header, &keep_f32)?,

@@ -76,7 +76,8 @@ impl Journal {
             self.file.write_all(&first)?;
         }
         self.end = first.len() as u64;
-        while same {
+        // In a new journal the first record is not there.
+        loop {
             self.file.seek(SeekFrom::Start(self.end))?;
             match self.read_record() {
                 Ok(Some((entry, end))) => {
