@@ -3,5 +3,7 @@
 //! [`convert`](mod@convert) moves a model from one container into another and changes no value.
 //! [`quantize`](mod@quantize) rounds its matrices to fewer bits.
 
+pub mod calibrate;
 pub mod convert;
 pub mod quantize;
+mod solve;

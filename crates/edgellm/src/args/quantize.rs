@@ -27,9 +27,19 @@ pub(crate) struct QuantizeArgs {
     /// tmac, tmac2, bitnet, ternary, int4, int8, f16, or GGUF's tq1_0, tq2_0, q4_0, q8_0
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: String,
-    /// How weights are rounded: round (each by itself, as the format's own quantizer does)
+    /// How weights are rounded: round (each by itself, as the format's own quantizer does) or calibrated (together, so
+    /// that the layers' outputs on a text change least)
     #[arg(long, value_name = "METHOD", default_value = "round")]
     pub(crate) method: String,
+    /// The text to calibrate on, UTF-8; a sample of public-domain prose by default
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration_data: Option<PathBuf>,
+    /// Samples of the text, spread evenly over it; 128 by default, or as many as the text has
+    #[arg(long, value_name = "N")]
+    pub(crate) num_samples: Option<usize>,
+    /// Tokens of a sample
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) sample_tokens: usize,
     /// Type of the classifier: keep, f32, f16, bf16, int8, int4, q4_1 or ternary; a GGUF file keeps it by default
     #[arg(long, value_name = "TYPE")]
     pub(crate) head: Option<String>,

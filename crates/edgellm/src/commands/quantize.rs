@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use engine::LoadOptions;
+use quantize::calibrate::Text;
 use quantize::convert::ConvertError;
 use quantize::quantize::{Format, Method, Options, QuantizeError, Summary, VOCABULARY_TYPES, quantize};
 use serde::Serialize;
@@ -86,6 +87,14 @@ fn options(args: &QuantizeArgs) -> Result<Options> {
             ..LoadOptions::default()
         },
         method,
+        text: Text {
+            text: match &args.calibration_data {
+                Some(file) => load::file(file)?,
+                None => Text::shipped().text,
+            },
+            samples: args.num_samples,
+            tokens: args.sample_tokens,
+        },
         embedding: vocabulary_type("embedding", &args.embedding)?,
         head: vocabulary_type("head", &args.head)?,
         force: args.force,

@@ -54,6 +54,19 @@ impl Input {
     }
 }
 
+impl Input {
+    /// [`Input::linears`] to be changed.
+    pub fn linears_mut(self, layer: &mut Layer) -> Vec<&mut crate::weights::Linear> {
+        match self {
+            Self::Qkv => vec![&mut layer.wq, &mut layer.wk, &mut layer.wv],
+            Self::Wo => vec![&mut layer.wo],
+            Self::GateUp => vec![&mut layer.w1, &mut layer.w3],
+            Self::Down => vec![&mut layer.w2],
+            Self::Classifier => Vec::new(),
+        }
+    }
+}
+
 /// Hears of the inputs of linear layers, `[tokens, cols]` each.
 pub type Tap<'a> = dyn FnMut(Input, &[f32]) + 'a;
 
@@ -82,9 +95,8 @@ impl<'m> Layerwise<'m> {
     pub fn embed(&mut self, ids: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.cache.truncate(0);
         crate::batch::check(self.model, &self.cache, ids)?;
-        let mut slots = [Slot { cache: &mut self.cache, ids, logits: LogitsOf::None }];
-        super::embed(self.model, &slots[..], &mut self.buffers)?;
-        slots[0].cache.truncate(0);
+        let slots = [Slot { cache: &mut self.cache, ids, logits: LogitsOf::None }];
+        super::embed(self.model, &slots, &mut self.buffers)?;
         Ok(self.buffers.x.clone())
     }
 

@@ -15,6 +15,7 @@
 #![allow(non_camel_case_types, reason = "block types have the field's own names")]
 
 mod blocks;
+mod encode;
 mod float;
 pub mod grouped;
 pub mod int4;
@@ -26,6 +27,7 @@ mod legacy;
 pub mod repack;
 pub mod ternary;
 
+pub use encode::encode_row;
 use thiserror::Error;
 
 use crate::row::RowType;

@@ -188,12 +188,17 @@ fn mean_abs<'a>(weights: impl IntoIterator<Item = &'a f32>) -> f32 {
 
 pub(super) fn quantize_tq1_0(row: &[f32; 256], out: &mut [u8; 54]) {
     let (d, digits) = ternary_digits(row);
+    pack_base_3(&digits, &mut out[..52]);
+    out[52..].copy_from_slice(&f16_to_le_bytes(d));
+}
+
+/// The codes of a TQ1_0 block, 52 bytes, of its 256 digits.
+pub(super) fn pack_base_3(digits: &[u8], out: &mut [u8]) {
     let (first, rest) = digits.split_at(160);
     let (second, third) = rest.split_at(80);
     pack_trits(first, &mut out[..32]);
     pack_trits(second, &mut out[32..48]);
     pack_trits(third, &mut out[48..52]);
-    out[52..].copy_from_slice(&f16_to_le_bytes(d));
 }
 
 /// Five digits a byte at a stride of the output's length; a missing fifth one is 0.
@@ -208,12 +213,17 @@ fn pack_trits(digits: &[u8], out: &mut [u8]) {
 
 pub(super) fn quantize_tq2_0(row: &[f32; 256], out: &mut [u8; 66]) {
     let (d, digits) = ternary_digits(row);
+    pack_two_bits(&digits, &mut out[..64]);
+    out[64..].copy_from_slice(&f16_to_le_bytes(d));
+}
+
+/// The codes of a TQ2_0 block, 64 bytes, of its 256 digits.
+pub(super) fn pack_two_bits(digits: &[u8], out: &mut [u8]) {
     for (digits, out) in digits.as_chunks::<128>().0.iter().zip(out.as_chunks_mut::<32>().0) {
         for (m, byte) in out.iter_mut().enumerate() {
             *byte = digits[m] | digits[m + 32] << 2 | digits[m + 64] << 4 | digits[m + 96] << 6;
         }
     }
-    out[64..].copy_from_slice(&f16_to_le_bytes(d));
 }
 
 /// The block's largest magnitude, and each weight in units of it, rounded (half away from 0), plus 1: 0..=2.

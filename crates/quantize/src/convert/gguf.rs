@@ -344,6 +344,8 @@ fn tensor_type(row_type: RowType) -> Option<TensorType> {
         RowType::MXFP4 => TensorType::MXFP4,
         RowType::TQ1_0 => TensorType::TQ1_0,
         RowType::TQ2_0 => TensorType::TQ2_0,
+        RowType::TG1 => TensorType::TG1,
+        RowType::TG2 => TensorType::TG2,
         RowType::Int4 | RowType::Int8 | RowType::Ternary16 | RowType::Ternary32 => return None,
     })
 }

@@ -73,7 +73,7 @@ impl Format {
             (Self::Tmac, _) => None,
             (Self::Tmac2, _) | (Self::Bitnet, Target::TmacV2) => Some(RowType::Ternary16),
             (Self::Bitnet | Self::Tq2_0, _) => Some(RowType::TQ2_0),
-            (Self::Ternary, _) => Some(RowType::TQ1_0),
+            (Self::Ternary, _) => Some(RowType::TG1),
             (Self::Int4, Target::Gguf) => Some(RowType::Q4_0),
             (Self::Int4, _) => Some(RowType::Int4),
             (Self::Int8, _) => Some(RowType::Q8_0),

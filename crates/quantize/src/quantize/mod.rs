@@ -18,9 +18,11 @@ use kernels::row::RowType;
 pub use error::QuantizeError;
 pub use format::{Format, VOCABULARY_TYPES};
 
+use crate::calibrate::{self, Text};
 use crate::convert::{self, Report, Target, TernaryType};
-use journal::Journal;
-use plan::Plan;
+pub(crate) use journal::Journal;
+pub(crate) use plan::Plan;
+pub(crate) use round::rounded;
 
 /// How matrices are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,11 +30,13 @@ pub enum Method {
     /// Each weight by itself, as the format's own quantizer does.
     #[default]
     Round,
+    /// Together, so that the layers' outputs on a text change least.
+    Calibrated,
 }
 
 impl Method {
     /// All of them with their names.
-    pub const ALL: [(&'static str, Self); 1] = [("round", Self::Round)];
+    pub const ALL: [(&'static str, Self); 2] = [("round", Self::Round), ("calibrated", Self::Calibrated)];
 
     /// The method of that name.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -54,6 +58,8 @@ pub struct Options {
     pub format: Format,
     /// How.
     pub method: Method,
+    /// What [`Method::Calibrated`] reads.
+    pub text: Text,
     /// Type of the embedding (see [`VOCABULARY_TYPES`]); the format's own by default, in GGUF the input's.
     pub embedding: Option<RowType>,
     /// Type of the classifier, likewise.
@@ -69,6 +75,7 @@ impl Options {
             load: LoadOptions::default(),
             format,
             method: Method::default(),
+            text: Text::shipped(),
             embedding: None,
             head: None,
             force: false,
@@ -123,7 +130,11 @@ pub fn quantize(
     if !plan.steps.is_empty() {
         let fingerprint = fingerprint(input, options)?;
         let mut opened = Journal::open(output, &fingerprint)?;
-        match round::all(&model, &plan, &mut opened, progress) {
+        let made = match options.method {
+            Method::Round => round::all(&model, &plan, &mut opened, progress),
+            Method::Calibrated => calibrate::all(&model, &plan, &options.text, &mut opened, progress),
+        };
+        match made {
             Ok(found) => resumed = found,
             Err(err) => {
                 opened.remove();
@@ -159,7 +170,10 @@ fn fingerprint(input: &Path, options: &Options) -> Result<String, QuantizeError>
         let file = engine::SourceFile::open(path)?;
         file.bytes().chunks(1 << 20).for_each(|bytes| crc.update(bytes));
     }
-    let how = Options { load: LoadOptions { threads: None, ..options.load.clone() }, ..options.clone() };
+    crc.update(options.text.text.as_bytes());
+    let text = Text { text: String::new(), ..options.text.clone() };
+    let how =
+        Options { load: LoadOptions { threads: None, ..options.load.clone() }, text, ..options.clone() };
     Ok(format!("{} {:08x} {how:?}", env!("CARGO_PKG_VERSION"), crc.finalize()).replace('\n', " "))
 }
 

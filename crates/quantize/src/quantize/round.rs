@@ -33,7 +33,7 @@ pub(crate) fn all(
 }
 
 /// All rows of a matrix in another type.
-fn rounded(weight: &WeightMatrix, row_type: RowType) -> Result<Vec<u8>, QuantizeError> {
+pub(crate) fn rounded(weight: &WeightMatrix, row_type: RowType) -> Result<Vec<u8>, QuantizeError> {
     let view = weight.view().map_err(QuantizeError::matrix(&weight.name))?;
     let row_bytes = row_type.row_bytes(weight.cols).unwrap_or_default();
     let mut bytes = vec![0; row_bytes * weight.rows];
