@@ -50,7 +50,10 @@ impl Grid {
 
     /// The code nearest to `w / scale`.
     pub(crate) fn code(&self, w: f32, inverse: f32) -> f32 {
-        (w * inverse).round().clamp(self.min, self.max)
+        // Adding 1.5 * 2^23 rounds numbers as small as codes to whole ones, ties to even: `round` is a call where the
+        // processor is not known to have an instruction for it.
+        const WHOLE: f32 = 12_582_912.0;
+        ((w * inverse).clamp(self.min, self.max) + WHOLE) - WHOLE
     }
 
     /// The scale with the least square error of the weights, each counted `importance` times.
