@@ -12,7 +12,8 @@ use thiserror::Error;
 
 use crate::activations::{ActivationForm, Activations, BLOCK};
 use crate::codec::UnpackedRow;
-use crate::dispatch::{BlockInput, BlockRow, Kernels, kernels};
+use crate::dispatch::{BlockInput, BlockRow, Kernels, kernels, vector_ops};
+use crate::float_rows::{FloatRows, Floats};
 use crate::row::RowType;
 use crate::threads::Team;
 
@@ -106,15 +107,21 @@ impl<'a> Matrix<'a> {
         rows.start * self.row_bytes..rows.end * self.row_bytes
     }
 
-    /// `n` rows from `first` on where they are floats already, and lie as floats do.
-    fn floats(&self, first: usize, n: usize) -> Option<&'a [f32]> {
-        if self.ty != RowType::F32 || cfg!(target_endian = "big") {
-            return None;
+    /// Rows in place where they are floats, and lie as floats do.
+    fn floats(&self, rows: Range<usize>) -> Option<Floats<'a>> {
+        fn aligned<'b, T>((before, floats, behind): (&[u8], &'b [T], &[u8])) -> Option<&'b [T]> {
+            (before.is_empty() && behind.is_empty()).then_some(floats)
         }
-        let bytes = &self.data[first * self.row_bytes..][..n * self.row_bytes];
-        // SAFETY: any four bytes are a float, and `align_to` sees to the alignment.
-        let (before, floats, behind) = unsafe { bytes.align_to::<f32>() };
-        (before.is_empty() && behind.is_empty()).then_some(floats)
+        let bytes = &self.data[self.bytes_of(rows)];
+        // SAFETY: any four bytes are a float, any two an integer, and `align_to` sees to the alignment.
+        unsafe {
+            match self.ty {
+                RowType::F32 => aligned(bytes.align_to()).map(Floats::F32),
+                RowType::F16 => aligned(bytes.align_to()).map(Floats::F16),
+                RowType::BF16 => aligned(bytes.align_to()).map(Floats::BF16),
+                _ => None,
+            }
+        }
     }
 
     /// Writes row `r` as f32 to `out`, `[cols]`: the look-up of an embedding.
@@ -155,6 +162,9 @@ thread_local! {
 
 /// Rows that are unpacked before they meet the tokens.
 const TILE_ROWS: usize = 4;
+
+/// Tokens that meet weights of 16 bits in place.
+const FEW_TOKENS: usize = 4;
 
 /// The output, `[tokens, rows]`, shared by threads that write disjoint columns.
 pub(crate) struct Columns<'a> {
@@ -256,26 +266,26 @@ fn rows_f32(
     scratch: &mut Scratch,
     columns: &Columns<'_>,
 ) {
+    let multiply = |rows: Floats<'_>, first: usize| {
+        let rows = FloatRows { rows, cols: w.cols, first };
+        // SAFETY: `vector_ops()` gives only functions that this processor can run, and `split` disjoint ranges.
+        unsafe { (vector_ops().multiply_floats)(&rows, input.f32(), columns) };
+    };
+    // Weights of 16 bits that meet many tokens are better widened once than for each tile.
+    if (w.ty == RowType::F32 || columns.tokens <= FEW_TOKENS)
+        && let Some(rows) = w.floats(range.clone())
+    {
+        return multiply(rows, range.start);
+    }
     scratch.rows_f32.resize(TILE_ROWS * w.cols, 0.0);
-    scratch.out.resize(TILE_ROWS * columns.tokens, 0.0);
     for first in range.clone().step_by(TILE_ROWS) {
         let n = TILE_ROWS.min(range.end - first);
-        let rows = match w.floats(first, n) {
-            Some(rows) => rows,
-            None => {
-                let rows = &mut scratch.rows_f32[..n * w.cols];
-                for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
-                    // SAFETY: `kernels` holds only functions that this processor can run.
-                    unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
-                }
-                rows
-            }
-        };
-        let tile = &mut scratch.out[..n * columns.tokens];
-        // SAFETY: as above.
-        unsafe { (kernels.gemm_f32)(rows, input.f32(), w.cols, tile) };
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(first, tile) };
+        let rows = &mut scratch.rows_f32[..n * w.cols];
+        for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
+            // SAFETY: `kernels` holds only functions that this processor can run.
+            unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
+        }
+        multiply(Floats::F32(rows), first);
     }
 }
 
