@@ -11,11 +11,13 @@ use std::collections::HashMap;
 use engine::Model;
 use engine::layerwise::{Input, Layerwise};
 use engine::weights::{Layer, WeightMatrix};
-use kernels::codec::encode_row;
+use kernels::MatmulError;
+use kernels::codec::{encode_row, quantize_row};
 use kernels::row::RowType;
 
 use super::Text;
 use super::moments::Moments;
+use super::norm::NormFit;
 use crate::convert::exact::check_finite;
 use crate::quantize::{Journal, Plan, Progress, QuantizeError};
 use crate::solve::{Grid, Metric, Products, Rows, solve};
@@ -61,7 +63,16 @@ pub(crate) fn all(
             run.stage(&mut block, input, progress)?;
         }
     }
+    run.final_norm(&original, &rounded)?;
     Ok(run.resumed)
+}
+
+/// What the journal calls the norm before the classifier.
+pub(crate) const FINAL_NORM: &str = "norm:final";
+
+/// What the journal calls the norm before the layers of an input; none where another layer's output comes between.
+pub(crate) fn norm_name(l: usize, input: Input) -> Option<String> {
+    matches!(input, Input::Qkv | Input::GateUp).then(|| format!("norm:{l}:{}", input.name()))
 }
 
 /// The embeddings of some tokens, `[tokens, dim]`.
@@ -102,6 +113,7 @@ struct Block<'a> {
 
 /// What the layers of one input are fitted to.
 struct Fit {
+    n: usize,
     /// Second moments of the rounded model's inputs, `[n, n]`.
     h: Vec<f32>,
     /// Of outputs wanted and those inputs, `[rows, n]`, or of those inputs and the original's, `[n, n]`.
@@ -144,7 +156,11 @@ impl Run<'_> {
     ) -> Result<(), QuantizeError> {
         let names: Vec<String> =
             input.linears(&block.original).iter().map(|linear| linear.weight.name.clone()).collect();
-        let open = names.iter().any(|name| self.row_type(name).is_some() && !self.done.contains_key(name));
+        let norm = norm_name(block.l, input);
+        let missing = |name: &String| self.row_type(name).is_some() && !self.done.contains_key(name);
+        let refits = norm.as_ref().is_some_and(|norm| !self.done.contains_key(norm));
+        let open = names.iter().any(missing) || refits && names.iter().any(|name| self.row_type(name).is_some());
+        let mut norm_fit = None;
         let advances = matches!(input, Input::Wo | Input::Down);
         let fit = if open || advances { Some(self.gather(block, input, open)?) } else { None };
         let mut metrics: Vec<(usize, Metric)> = Vec::new();
@@ -153,20 +169,36 @@ impl Run<'_> {
             self.tell(name, progress);
             let weight = &input.linears(&block.original)[i].weight;
             let (shape, wrong) = ((weight.rows, weight.cols), QuantizeError::matrix(name));
-            let made = match (self.done.remove(name), &fit) {
-                (Some(done), _) => done.to_values().map_err(&wrong)?,
-                (None, Some(fit)) => {
-                    let bytes = self.fitted(weight, row_type, fit, &mut metrics)?;
+            let values = weight.to_values().map_err(&wrong)?;
+            let wanted = match &fit {
+                Some(fit) if open => Some(self.wanted(&values, fit).map_err(&wrong)?),
+                _ => None,
+            };
+            let made = match (self.done.remove(name), &fit, &wanted) {
+                (Some(done), _, _) => done.to_values().map_err(&wrong)?,
+                (None, Some(fit), Some(wanted)) => {
+                    let bytes = self.fitted(weight, &values, row_type, fit, wanted, &mut metrics)?;
                     self.journal.append(name, row_type, shape, &bytes)?;
                     let stored = WeightMatrix::owned(name.clone(), row_type, shape, bytes).map_err(&wrong)?;
                     stored.to_values().map_err(&wrong)?
                 }
-                (None, None) => continue,
+                _ => continue,
             };
+            if let (Some(_), Some(wanted)) = (&norm, &wanted) {
+                let fit = norm_fit.get_or_insert_with(|| NormFit::new(shape.1));
+                fit.add(&mut self.products, &made, wanted).map_err(&wrong)?;
+            }
             let made = WeightMatrix::of_values(name.clone(), shape, &made).map_err(&wrong)?;
             if let Some(linear) = input.linears_mut(&mut block.rounded).into_iter().nth(i) {
                 linear.weight = made;
             }
+        }
+        if let Some(name) = norm {
+            let place = match input {
+                Input::Qkv => &mut block.rounded.rms_att,
+                _ => &mut block.rounded.rms_ffn,
+            };
+            self.norm(&name, norm_fit.zip(fit.as_ref()), place)?;
         }
         if advances {
             for x in block.to.iter_mut() {
@@ -227,20 +259,93 @@ impl Run<'_> {
                 cross.add(&mut self.products, &ours, &theirs).map_err(&wrong)?;
             }
         }
-        Ok(Fit { h: h.sum, cross: cross.sum, outputs })
+        Ok(Fit { n, h: h.sum, cross: cross.sum, outputs })
+    }
+
+    /// The outputs that are wanted of a matrix of these `values` times the inputs that it gets, `[rows, n]`.
+    fn wanted(&mut self, values: &[f32], fit: &Fit) -> Result<Vec<f32>, MatmulError> {
+        if fit.outputs {
+            return Ok(fit.cross.clone());
+        }
+        let n = fit.n;
+        let mut wanted = vec![0.0; values.len()];
+        self.products.load(values, n);
+        self.products.times(&Rows::new(fit.cross.iter().copied(), n), (0, n), &mut wanted)?;
+        Ok(wanted)
+    }
+
+    /// Puts the norm that was fitted, or that an earlier run has fitted, into its place.
+    fn norm(
+        &mut self,
+        name: &str,
+        fit: Option<(NormFit, &Fit)>,
+        place: &mut Vec<f32>,
+    ) -> Result<(), QuantizeError> {
+        let wrong = QuantizeError::matrix(name);
+        let n = place.len();
+        let fitted = match (self.done.remove(name), fit) {
+            (Some(done), _) => done.to_values().map_err(&wrong)?,
+            (None, Some((norm, fit))) => {
+                let factors = norm.factors(&fit.h);
+                let fitted: Vec<f32> = place.iter().zip(factors).map(|(w, factor)| w * factor).collect();
+                let mut bytes = vec![0; 4 * n];
+                quantize_row(RowType::F32, &fitted, &mut bytes).map_err(QuantizeError::codec(name))?;
+                self.journal.append(name, RowType::F32, (1, n), &bytes)?;
+                fitted
+            }
+            (None, None) => return Ok(()),
+        };
+        *place = fitted;
+        Ok(())
+    }
+
+    /// Fits the norm before the classifier.
+    fn final_norm(&mut self, from: &[Vec<f32>], to: &[Vec<f32>]) -> Result<(), QuantizeError> {
+        let weights = &self.model.weights;
+        let classifier = weights.classifier();
+        let wrong = QuantizeError::matrix(&classifier.name);
+        let n = classifier.cols;
+        let (mut h, mut cross) = (Moments::new(n, n), Moments::new(n, n));
+        for (from, to) in from.iter().zip(to) {
+            let theirs = self.layerwise.normed(from, &weights.rms_final);
+            let ours = self.layerwise.normed(to, &weights.rms_final);
+            h.add(&mut self.products, &ours, &ours).map_err(&wrong)?;
+            cross.add(&mut self.products, &ours, &theirs).map_err(&wrong)?;
+        }
+        let fit = Fit { n, h: h.sum, cross: cross.sum, outputs: false };
+        let made = self.journal.matrices()?.into_iter().find(|matrix| matrix.name == classifier.name);
+        let mut norm = NormFit::new(n);
+        // A vocabulary is too large to be had at once.
+        const ROWS: usize = 1024;
+        let (view, mut first) = (classifier.view().map_err(&wrong)?, 0);
+        let stored = made.as_ref().unwrap_or(classifier).view().map_err(&wrong)?;
+        while first < classifier.rows {
+            let rows = ROWS.min(classifier.rows - first);
+            let (mut values, mut rounded) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+            for r in 0..rows {
+                view.dequantize_row(first + r, &mut values[r * n..][..n]).map_err(&wrong)?;
+                stored.dequantize_row(first + r, &mut rounded[r * n..][..n]).map_err(&wrong)?;
+            }
+            let wanted = self.wanted(&values, &fit).map_err(&wrong)?;
+            norm.add(&mut self.products, &rounded, &wanted).map_err(&wrong)?;
+            first += rows;
+        }
+        let mut place = weights.rms_final.clone();
+        self.norm(FINAL_NORM, Some((norm, &fit)), &mut place)
     }
 
     /// The rows of a matrix in `row_type`, fitted.
     fn fitted(
         &mut self,
         weight: &WeightMatrix,
+        values: &[f32],
         row_type: RowType,
         fit: &Fit,
+        wanted: &[f32],
         metrics: &mut Vec<(usize, Metric)>,
     ) -> Result<Vec<u8>, QuantizeError> {
         let n = weight.cols;
         let wrong = QuantizeError::matrix(&weight.name);
-        let values = weight.to_values().map_err(&wrong)?;
         for (r, row) in values.chunks_exact(n).enumerate() {
             check_finite(&weight.name, r, row)?;
         }
@@ -252,19 +357,10 @@ impl Run<'_> {
             return crate::quantize::rounded(weight, row_type);
         };
         let mut given = vec![0.0; values.len()];
-        self.products.load(&values, n);
+        self.products.load(values, n);
         self.products.times(&Rows::new(fit.h.iter().copied(), n), (0, n), &mut given).map_err(&wrong)?;
-        let mut correction = if fit.outputs {
-            fit.cross.clone()
-        } else {
-            let mut wanted = vec![0.0; values.len()];
-            self.products
-                .times(&Rows::new(fit.cross.iter().copied(), n), (0, n), &mut wanted)
-                .map_err(&wrong)?;
-            wanted
-        };
-        correction.iter_mut().zip(&given).for_each(|(c, g)| *c -= g);
-        let codes = solve(&mut self.products, metric, grid, &values, Some(&correction)).map_err(&wrong)?;
+        let correction: Vec<f32> = wanted.iter().zip(&given).map(|(wanted, given)| wanted - given).collect();
+        let codes = solve(&mut self.products, metric, grid, values, Some(&correction)).map_err(&wrong)?;
         let row_bytes = row_type.row_bytes(n).unwrap_or_default();
         let mut bytes = vec![0; row_bytes * weight.rows];
         let groups = n.div_ceil(grid.group);

@@ -1,11 +1,13 @@
 //! Which matrix becomes what.
 
 use engine::Model;
+use engine::layerwise::Input;
 use engine::weights::WeightMatrix;
 use kernels::row::RowType;
 
 use super::error::QuantizeError;
 use super::{Format, Options, bits_of};
+use crate::calibrate::{FINAL_NORM, norm_name};
 use crate::convert::Target;
 
 /// A matrix to be made.
@@ -143,6 +145,12 @@ fn vocabulary_types(
 /// Puts matrices into the model in the place of those of the same names.
 pub(crate) fn replace(model: &mut Model, matrices: Vec<WeightMatrix>) {
     for matrix in matrices {
+        if let Some(place) = norm(model, &matrix.name) {
+            if let Ok(values) = matrix.to_values() {
+                *place = values;
+            }
+            continue;
+        }
         let weights = &mut model.weights;
         let layers = weights.layers.iter_mut().flat_map(|layer| {
             [
@@ -161,6 +169,23 @@ pub(crate) fn replace(model: &mut Model, matrices: Vec<WeightMatrix>) {
             *place = matrix;
         }
     }
+}
+
+/// The norm that the journal calls so.
+fn norm<'a>(model: &'a mut Model, name: &str) -> Option<&'a mut Vec<f32>> {
+    if name == FINAL_NORM {
+        return Some(&mut model.weights.rms_final);
+    }
+    model.weights.layers.iter_mut().enumerate().find_map(|(l, layer)| {
+        let is = |input| norm_name(l, input).is_some_and(|norm| norm == name);
+        if is(Input::Qkv) {
+            Some(&mut layer.rms_att)
+        } else if is(Input::GateUp) {
+            Some(&mut layer.rms_ffn)
+        } else {
+            None
+        }
+    })
 }
 
 /// Mean bits of a weight in the linear layers.

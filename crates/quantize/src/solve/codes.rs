@@ -28,8 +28,6 @@ pub(crate) struct Codes {
     pub(crate) codes: Vec<i8>,
     /// `[rows, groups]`
     pub(crate) scales: Vec<f32>,
-    /// What is left of the cost, summed over the rows.
-    pub(crate) cost: f64,
 }
 
 /// The state of all rows; columns stand at the places of the metric.
@@ -75,10 +73,8 @@ pub(crate) fn solve(
     state.round_in_turn(products)?;
     let mut cost = state.cost(products)?;
     for _ in 0..SWEEPS {
-        state.sweep(products)?;
-        let now = state.cost(products)?;
-        let gain = cost - now;
-        cost = now;
+        let gain = state.sweep(products)?;
+        cost -= gain;
         if gain < WORTH_A_SWEEP * cost {
             break;
         }
@@ -87,7 +83,7 @@ pub(crate) fn solve(
     for (to, from) in codes.chunks_exact_mut(n).zip(state.codes.chunks_exact(n)) {
         metric.order.iter().zip(from).for_each(|(&c, &code)| to[c] = code as i8);
     }
-    Ok(Codes { codes, scales: state.scales, cost })
+    Ok(Codes { codes, scales: state.scales })
 }
 
 /// X of X H = B, both `[rows, n]`.
@@ -174,9 +170,11 @@ impl State<'_> {
         Ok(())
     }
 
-    /// Moves codes and scales of every group to where the cost is least while the other groups stay.
-    fn sweep(&mut self, products: &mut Products) -> Result<(), MatmulError> {
+    /// Moves codes and scales of every group to where the cost is least while the other groups stay; by how much the
+    /// cost has sunk.
+    fn sweep(&mut self, products: &mut Products) -> Result<f64, MatmulError> {
         let n = self.metric.n;
+        let mut gains = vec![0.0; self.rows];
         for group in self.metric.groups.iter().rev() {
             let (start, end) = (group.start, group.end);
             let width = end - start;
@@ -185,8 +183,8 @@ impl State<'_> {
             products.times(&self.metric.h, (start, end), &mut slopes)?;
             let local = self.metric.h.part((start, end), (start, end));
             let (grid, groups, index) = (self.grid, self.metric.groups.len(), group.index);
-            let arrays = [&mut self.errors[..], &mut self.codes, &mut self.scales, &mut slopes];
-            share_rows(products.threads(), self.rows, arrays, |_, [errors, codes, scales, slopes]| {
+            let arrays = [&mut self.errors[..], &mut self.codes, &mut self.scales, &mut slopes, &mut gains];
+            share_rows(products.threads(), self.rows, arrays, |_, [errors, codes, scales, slopes, gains]| {
                 let mut push = vec![0.0; width];
                 for r in 0..errors.len() / n {
                     let mut place = Place {
@@ -196,6 +194,7 @@ impl State<'_> {
                         codes: &mut codes[r * n..][start..end],
                         slopes: &mut slopes[r * width..][..width],
                         scale: &mut scales[r * groups + index],
+                        gain: &mut gains[r],
                     };
                     for _ in 0..TURNS {
                         let moved = place.move_scale(&mut push);
@@ -206,7 +205,7 @@ impl State<'_> {
                 }
             });
         }
-        Ok(())
+        Ok(gains.iter().map(|&gain| f64::from(gain)).sum())
     }
 
     /// The sum of `e H e^T` over the rows.
@@ -229,6 +228,8 @@ struct Place<'a> {
     /// e H at the columns of the group: half the slope of the cost.
     slopes: &'a mut [f32],
     scale: &'a mut f32,
+    /// By how much the row's cost has sunk.
+    gain: &'a mut f32,
 }
 
 impl Place<'_> {
@@ -249,9 +250,11 @@ impl Place<'_> {
         let moved = self.grid.round_scale(*self.scale - slope / curve);
         let by = moved - *self.scale;
         // A scale that vanishes or turns round belongs to other codes than these.
-        if by == 0.0 || moved * *self.scale <= 0.0 || 2.0 * by * slope + by * by * curve >= 0.0 {
+        let change = 2.0 * by * slope + by * by * curve;
+        if by == 0.0 || moved * *self.scale <= 0.0 || change >= 0.0 {
             return false;
         }
+        *self.gain -= change;
         *self.scale = moved;
         self.errors.iter_mut().zip(&*self.codes).for_each(|(e, q)| *e += by * q);
         self.slopes.iter_mut().zip(&*push).for_each(|(s, p)| *s += by * p);
@@ -270,6 +273,7 @@ impl Place<'_> {
             let code = self.grid.code(self.codes[k] * scale - self.slopes[k] / row[k], inverse);
             if code != self.codes[k] {
                 let by = (code - self.codes[k]) * scale;
+                *self.gain -= by * (2.0 * self.slopes[k] + by * row[k]);
                 self.codes[k] = code;
                 self.errors[k] += by;
                 self.slopes.iter_mut().zip(row).for_each(|(slope, h)| *slope += by * h);

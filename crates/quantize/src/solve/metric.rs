@@ -23,8 +23,6 @@ pub(crate) struct Metric {
     pub(crate) upper: Rows,
     /// Squares of L's diagonal: what an error of a column costs that those before it cannot make good.
     pub(crate) conditional: Vec<f32>,
-    /// What was added to the diagonal.
-    pub(crate) damping: f32,
 }
 
 /// Columns with a common scale.
@@ -80,7 +78,6 @@ impl Metric {
             conditional: diagonal.iter().map(|d| d * d).collect(),
             order,
             groups,
-            damping: damping as f32,
         }
     }
 
@@ -104,6 +101,22 @@ pub(crate) fn cholesky(h: &[f32], n: usize) -> Vec<f32> {
         row[i] = left.max(f64::from(h[i * n + i]).abs() * 1e-6 + 1e-20).sqrt() as f32;
     }
     factor
+}
+
+/// x of A x = b, A symmetric and positive, `[n, n]`.
+pub(crate) fn divide_one(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let n = b.len();
+    let factor = cholesky(a, n);
+    let mut x = vec![0.0f32; n];
+    for i in 0..n {
+        let row = &factor[i * n..][..n];
+        x[i] = ((f64::from(b[i]) - dot(&row[..i], &x[..i])) / f64::from(row[i])) as f32;
+    }
+    for i in (0..n).rev() {
+        let known: f64 = (i + 1..n).map(|j| f64::from(x[j]) * f64::from(factor[j * n + i])).sum();
+        x[i] = ((f64::from(x[i]) - known) / f64::from(factor[i * n + i])) as f32;
+    }
+    x
 }
 
 /// The sum of products, in f64 every 64 of them.
@@ -146,6 +159,10 @@ mod tests {
                 assert!((back - f64::from(h[i * n + j])).abs() < 1e-4, "{i} {j}");
             }
         }
+        let x: Vec<f32> = (0..n).map(|i| i as f32 / 10.0 - 1.0).collect();
+        let b: Vec<f32> = h.chunks(n).map(|row| dot(row, &x) as f32).collect();
+        let back = divide_one(&h, &b);
+        assert!(back.iter().zip(&x).all(|(a, b)| (a - b).abs() < 1e-3), "{back:?}");
     }
 
     #[test]

@@ -7,5 +7,5 @@ mod products;
 
 pub(crate) use codes::solve;
 pub(crate) use grid::Grid;
-pub(crate) use metric::Metric;
+pub(crate) use metric::{Metric, divide_one};
 pub(crate) use products::{Products, Rows};
