@@ -1,5 +1,7 @@
 //! The forward pass of every architecture, top to bottom.
 
+pub mod layerwise;
+
 use kernels::attention::{Heads, Span, attend, parts_capacity};
 use kernels::ops::{add_on, rms_norm_rows_in_place};
 use kernels::rope::{rotate_rows, rotation, table_len};

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::activations::{ActivationForm, Activations};
+use crate::activations::{ActivationForm, Activations, BLOCK};
 use crate::codec::UnpackedRow;
 use crate::dispatch::{BlockInput, BlockRow, Kernels, kernels, vector_ops};
 use crate::float_rows::{FloatRows, Floats};
@@ -228,7 +228,7 @@ pub fn matmul(
     if input.cols() != w.cols || out.len() != tokens * w.rows {
         return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
     }
-    check_form(w, form)?;
+    let form = checked_form(w, form)?;
     if tokens == 0 {
         return Ok(());
     }
@@ -259,7 +259,7 @@ pub fn matmul_rows(
     if input.cols() != w.cols || input.tokens() != 1 || out.len() != rows.len() || !inside {
         return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
     }
-    check_form(w, form)?;
+    let form = checked_form(w, form)?;
     input.ensure(form);
     let (input, kernels) = (&*input, kernels());
     let columns = Columns::new(out, rows.len(), 1);
@@ -274,13 +274,19 @@ pub fn matmul_rows(
     Ok(())
 }
 
-fn check_form(w: &Matrix<'_>, form: ActivationForm) -> Result<(), MatmulError> {
+/// The form in which the kernels take the activations where `form` is asked for.
+fn checked_form(w: &Matrix<'_>, form: ActivationForm) -> Result<ActivationForm, MatmulError> {
     let integer = Matrix::integer_form(w.ty);
     // Activations rounded by the token are a special case of rounded by the block.
     let fits = form == ActivationForm::F32
         || form == integer
         || (form == ActivationForm::Int8Token && integer == ActivationForm::Int8Block);
-    if fits { Ok(()) } else { Err(MatmulError::Form { ty: w.ty.name(), form }) }
+    if !fits {
+        return Err(MatmulError::Form { ty: w.ty.name(), form });
+    }
+    // The integer kernels take whole blocks of activations.
+    let whole = integer != ActivationForm::Int8Block || w.cols.is_multiple_of(BLOCK);
+    Ok(if whole { form } else { ActivationForm::F32 })
 }
 
 /// The rows of `range`, whose outputs are the columns from `to` on.

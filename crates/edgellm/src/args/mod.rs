@@ -5,6 +5,7 @@ mod analyze;
 mod benchmark;
 mod eval;
 mod model;
+mod quantize;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(crate) use eval::{
     ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
 };
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
+pub(crate) use quantize::QuantizeArgs;
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -38,6 +40,7 @@ pub(crate) enum Command {
     Benchmark(BenchmarkArgs),
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
+    Quantize(QuantizeArgs),
     Pull(PullArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
