@@ -116,6 +116,11 @@ impl<'m> Batch<'m> {
         &self.buffers.logits
     }
 
+    /// The last layer's output of the rows of the last batch that got logits, `[rows, dim]`, before the final norm.
+    pub(crate) fn hidden(&self) -> &[f32] {
+        &self.buffers.x
+    }
+
     fn check_logits(&self, slots: &[Slot<'_>]) -> Result<(), EngineError> {
         let Some(at) = self.buffers.logits.iter().position(|x| !x.is_finite()) else { return Ok(()) };
         let mut row = at / self.model.config.vocab_size;

@@ -23,8 +23,8 @@ pub const MAX_BATCH: usize = 128;
 /// Buffers of the forward pass, reused from step to step. T stands for the tokens of the batch.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// Residual stream, `[T, dim]`.
-    x: Vec<f32>,
+    /// Residual stream, `[T, dim]`; after the pass that of the rows with logits.
+    pub(crate) x: Vec<f32>,
     /// Output of a block, `[T, dim]` or `[T, n_heads * head_dim]`.
     xb: Vec<f32>,
     /// Queries, `[T, n_heads * head_dim]`.
@@ -174,8 +174,7 @@ fn attention(
     b.lap(Some(l), Operation::Rope);
     let span = |i: usize| {
         let Slot { cache, ids, .. } = &slots[i];
-        let (cached, pages) = cache.layer(l);
-        Span { tokens: ids.len(), position: cache.position(), cached, pages }
+        Span { tokens: ids.len(), position: cache.position(), layer: l, pages: cache.pages() }
     };
     b.xb.resize(b.q.len(), 0.0);
     let heads = heads(c, sliding.map(|s| s.window));

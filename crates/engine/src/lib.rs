@@ -23,6 +23,7 @@ mod realtime;
 mod replace;
 mod requantize;
 pub mod sampler;
+pub mod scheduler;
 mod sequence;
 mod source;
 mod stop;

@@ -6,6 +6,7 @@ mod benchmark;
 mod eval;
 mod model;
 mod quantize;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub(crate) use eval::{
 };
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::QuantizeArgs;
+pub(crate) use serve::ServeArgs;
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -42,6 +44,7 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
     Pull(PullArgs),
+    Serve(ServeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

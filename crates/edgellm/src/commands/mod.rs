@@ -13,6 +13,7 @@ mod load;
 mod man;
 mod pull;
 mod quantize;
+mod serve;
 mod system;
 mod tokenize;
 
@@ -35,6 +36,7 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Convert(args) => convert::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
+        Command::Serve(args) => serve::run(&args),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
     }
