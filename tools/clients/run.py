@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -99,6 +100,8 @@ class Server:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.command = [str(binary), "serve", "--host", "127.0.0.1", "--port", str(port), "--no-auth", *flags]
+        self.data = tempfile.TemporaryDirectory(prefix="edgellm-clients-")
+        self.command += ["--data", self.data.name]
         for name, path in models:
             self.command += ["--model", f"{name}={path}"]
 
@@ -125,6 +128,7 @@ class Server:
             self.process.kill()
             status = "no end within the grace period"
         self.log.close()
+        self.data.cleanup()
         self.fault = None if alive and status == 0 else f"the server ended with {status}; see {self.log.name}"
 
 

@@ -8,6 +8,18 @@ HUB = "needs a model from a hub"
 PRIVATE = "a route or flag of llama-server alone"
 
 NOT_APPLICABLE = [
+    (
+        r"test_completion\.py::(?!test_completion_(stream_)?with_openai)|test_ctx_shift_disabled_(short|long)|test_ignore_eos",
+        "/completion, " + PRIVATE + "; ours is /v1/completions",
+    ),
+    (r"test_server_slots", "/slots, " + PRIVATE),
+    (r"test_reasoning\[.*-(on|off)-", "--reasoning on|off, " + PRIVATE),
+    (r"test_date_inside_prompt\[fireworks", "a template that takes today's date as a variable, which only llama.cpp passes"),
+    (r"test_completion_with_(json_schema|grammar|invalid_grammar)", "json_schema and grammar in a chat, parameters of llama-server alone"),
+    (r"timings_per_token", "timings in the stream, " + PRIVATE),
+    (r"continue_final_message", "continue_final_message, a parameter of other servers"),
+    (r"test_apply_chat_template", "a template that is built into llama.cpp"),
+    (r"cors_origins_localhost", "--cors-origins localhost, " + PRIVATE),
     (r"test_compat_gcp", "Google's AIP_* variables, " + PRIVATE),
     (r"test_infill", "needs a model trained to fill in the middle"),
     (r"test_kv_keep_only_active", "--no-cache-idle-slots, " + PRIVATE),
@@ -30,7 +42,7 @@ NOT_APPLICABLE = [
     (r"api_key", "keys come with the gateway's own accounts"),
     (r"test_cors_options\[.*(Methods|Credentials|Headers)", "asserts llama-server's own wording of a preflight's answer"),
     (r"tools_enabled|test_cors_proxy", "llama-server's own agent tools and proxy"),
-    (r"template_assistant_prefill|continue_final_message_vllm|test_verbose_debug|test_chat_template$", "__verbose, " + PRIVATE),
+    (r"template_assistant_prefill|test_verbose_debug|test_chat_template$", "__verbose, " + PRIVATE),
     (r"test_return_progress|llama_telemetry", "progress of a prefill in the stream, " + PRIVATE),
     (r"cached_tokens|test_completion_prompt_cache", "counts cached tokens one by one; our cache shares whole pages"),
     (r"test_ctx_shift_enabled", "shifts the context, which silently cuts the prompt"),

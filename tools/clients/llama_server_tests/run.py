@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs llama.cpp's server tests against `edgellm serve`.
 
-    tools/clients/llama_server_tests/run.py SUITE --stories stories260K.gguf [--embedder MODEL] [--report FILE.md] [PYTEST ARGUMENT ...]
+    tools/clients/llama_server_tests/run.py SUITE --stories stories260K.gguf [--long MODEL] [--report FILE.md] [PYTEST ARGUMENT ...]
 
 SUITE is llama.cpp's folder tools/server/tests, as the source package of llama-cpp-python has it; it is copied to
 target/clients and stays outside of this repository. shim.py stands in for llama-server; not_applicable.py says which
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("suite", type=Path)
     parser.add_argument("--server", type=Path, default=ROOT / "target" / "release" / "edgellm")
     parser.add_argument("--stories", type=Path, required=True, help="stories260K as GGUF")
-    parser.add_argument("--embedder", type=Path, help="the model that embeds; stories260K unless given")
+    parser.add_argument("--long", type=Path, help="a model with a longer context, also for vectors; stories260K unless given")
     parser.add_argument("--at-least", type=int, default=90)
     parser.add_argument("--report", type=Path)
     arguments, rest = parser.parse_known_args()
@@ -97,7 +97,7 @@ def main() -> int:
         "LLAMA_SERVER_BIN_PATH": str(HERE / "shim.py"),
         "EDGELLM_BIN": str(arguments.server.resolve()),
         "EDGELLM_STORIES": str(arguments.stories.resolve()),
-        "EDGELLM_EMBEDDER": str((arguments.embedder or arguments.stories).resolve()),
+        "EDGELLM_LONG": str((arguments.long or arguments.stories).resolve()),
         "EDGELLM_RESULTS": str(results),
         "PORT": str(free_port()),
     }

