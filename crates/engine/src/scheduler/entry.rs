@@ -67,8 +67,12 @@ impl Entry {
         let decoder = model.tokenizer.as_ref().map(|t| t.decoder_after(&known)).transpose()?;
         // The last token of an answer need not be run, so one more fits than there are positions.
         let room = context.saturating_sub(job.prompt.len()) + 1;
+        let repeats = job.sampling.repetition_penalty != 1.0;
         let mut sampler = Sampler::new(job.sampling);
-        job.prompt.iter().for_each(|&id| sampler.accept(id));
+        // OpenAI's penalties count what was answered, Keskar's the whole text.
+        if repeats {
+            job.prompt.iter().for_each(|&id| sampler.accept(id));
+        }
         Ok(Self {
             id: job.id,
             user: job.user,
