@@ -129,7 +129,8 @@ pub fn generate(
     prompt.iter().for_each(|&id| sampler.accept(id));
 
     let mut timings = Timings { prefill_tokens: prompt.len(), ..Timings::default() };
-    let mut logits = sequence.forward(prompt)?;
+    let wanted = options.sampling.logits();
+    let mut logits = sequence.forward_for(prompt, wanted)?;
     timings.prefill = started.elapsed();
     let mut answer = Generated {
         ids: Vec::with_capacity(max_tokens),
@@ -170,7 +171,7 @@ pub fn generate(
             break;
         }
         if answer.ids.len() < max_tokens {
-            logits = sequence.forward(&[id])?;
+            logits = sequence.forward_for(&[id], wanted)?;
             answer.timings.decode_tokens += 1;
         }
     }

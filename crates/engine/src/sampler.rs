@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use crate::batch::LogitsOf;
 use crate::error::EngineError;
 
 /// How the next token is chosen.
@@ -57,6 +58,18 @@ impl Sampling {
     /// Always the most likely token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// The logits that the choice needs: all only where a token may be chosen that the model finds unlikely.
+    pub fn logits(&self) -> LogitsOf {
+        let penalties = [self.frequency_penalty, self.presence_penalty, self.repetition_penalty - 1.0];
+        let of_the_model = self.logit_bias.is_empty() && penalties.iter().all(|&p| p == 0.0);
+        match self.temperature {
+            _ if !of_the_model => LogitsOf::Last,
+            0.0 => LogitsOf::Best,
+            ..=1.0 => LogitsOf::Likely,
+            _ => LogitsOf::Last,
+        }
     }
 
     /// Refuses values that mean nothing, naming the parameter.
