@@ -42,6 +42,14 @@ pub(crate) async fn whole<S: Send + Sync>(
     }
 }
 
+/// A body that we made ourselves, as the type that its route takes.
+///
+/// # Errors
+/// As for one that came from outside: what a client asked of one interface may be wrong in another's terms.
+pub(crate) fn convert<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, ApiError> {
+    parse(value.to_string().as_bytes())
+}
+
 /// A value from its JSON.
 ///
 /// # Errors
