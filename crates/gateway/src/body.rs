@@ -2,6 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
+use axum::http::header;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
@@ -25,6 +26,12 @@ pub(crate) async fn whole<S: Send + Sync>(
     state: &S,
     limit: usize,
 ) -> Result<Bytes, ApiError> {
+    // Who says that too much will come need not send it.
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > limit as u64) {
+        return Err(ApiError::too_large(limit));
+    }
     match tokio::time::timeout(limits::BODY_TIME, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(rejection)) if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
