@@ -93,6 +93,11 @@ impl Scan {
         Some(Self { copy, error: of(0), rounding: of(1) })
     }
 
+    /// Bytes in memory of the scan of a classifier; `None` where there are no kernels for it.
+    pub(crate) fn bytes_for(rows: usize, cols: usize) -> Option<usize> {
+        Some(2 * Trits::bytes_for(RowType::Ternary32, rows, cols)? + 8 * rows)
+    }
+
     /// Bytes in memory.
     pub(crate) fn byte_len(&self) -> usize {
         self.copy.iter().map(Trits::byte_len).sum::<usize>() + (self.error.len() + self.rounding.len()) * 4
@@ -145,14 +150,25 @@ impl Scan {
             let sample: Vec<u32> = (0..logits.len() as u32).step_by(logits.len() / 512).collect();
             let mut ex = vec![0.0; sample.len()];
             matmul_rows(team, classifier, &sample, input, form, &mut ex)?;
-            let z: Vec<f32> = sample.iter().zip(&ex).map(|(&r, ex)| (ex - logits[r as usize]) / (self.error[r as usize] * length + self.rounding[r as usize] * rounding)).collect();
+            let z: Vec<f32> = sample
+                .iter()
+                .zip(&ex)
+                .map(|(&r, ex)| {
+                    (ex - logits[r as usize])
+                        / (self.error[r as usize] * length + self.rounding[r as usize] * rounding)
+                })
+                .collect();
             let mean = z.iter().sum::<f32>() / z.len() as f32;
             let sd = (z.iter().map(|z| (z - mean) * (z - mean)).sum::<f32>() / z.len() as f32).sqrt();
             let max = z.iter().fold(0.0f32, |m, z| m.max((z - mean).abs()));
             let lm = ex.iter().sum::<f32>() / z.len() as f32;
             let lsd = (ex.iter().map(|z| (z - lm) * (z - lm)).sum::<f32>() / z.len() as f32).sqrt();
             let r0 = sample[0] as usize;
-            eprintln!("z mean {mean:.2} sd {sd:.2} max {max:.2} dev {:.3} (rounding {:.3}) logits mean {lm:.2} sd {lsd:.2} best {to_beat:.2}", self.error[r0] * length + self.rounding[r0] * rounding, self.rounding[r0] * rounding);
+            eprintln!(
+                "z mean {mean:.2} sd {sd:.2} max {max:.2} dev {:.3} (rounding {:.3}) logits mean {lm:.2} sd {lsd:.2} best {to_beat:.2}",
+                self.error[r0] * length + self.rounding[r0] * rounding,
+                self.rounding[r0] * rounding
+            );
         }
         let mut deviations = DEVIATIONS;
         loop {
