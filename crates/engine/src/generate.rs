@@ -129,7 +129,8 @@ pub fn generate(
     prompt.iter().for_each(|&id| sampler.accept(id));
 
     let mut timings = Timings { prefill_tokens: prompt.len(), ..Timings::default() };
-    let mut logits = sequence.forward(prompt)?;
+    let wanted = options.sampling.logits();
+    let mut logits = sequence.forward_for(prompt, wanted)?;
     timings.prefill = started.elapsed();
     let mut answer = Generated {
         ids: Vec::with_capacity(max_tokens),
@@ -161,7 +162,7 @@ pub fn generate(
         stop.take_certain(&mut text);
         answer.text.push_str(&text);
         let flow = each(Step { id, text: &text });
-        if ends || stop.found() {
+        if ends || stop.found().is_some() {
             answer.finish_reason = FinishReason::Stop;
             break;
         }
@@ -170,14 +171,14 @@ pub fn generate(
             break;
         }
         if answer.ids.len() < max_tokens {
-            logits = sequence.forward(&[id])?;
+            logits = sequence.forward_for(&[id], wanted)?;
             answer.timings.decode_tokens += 1;
         }
     }
     answer.timings.decode = decode_started.elapsed();
     // What was held back as the possible start of a stop string or of a character is text after all.
     if let Some(decoder) = decoder
-        && !stop.found()
+        && stop.found().is_none()
     {
         stop.push(&decoder.finish());
         let rest = stop.finish();

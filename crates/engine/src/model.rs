@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub activations: ActivationMode,
     /// Which kernels multiply ternary matrices.
     pub kernel: Family,
+    /// Computes all logits of a large vocabulary exactly, also those that cannot be the greatest.
+    pub exact_head: bool,
     /// Binds each thread, the one that loads the model among them, to a core of its own, and brings all memory in
     /// before it is used and keeps it there. What the system refuses: [`crate::Sequence::refused`].
     pub realtime: bool,
@@ -131,7 +133,7 @@ impl Model {
             return Err(EngineError::Request(format!("{threads} threads: take 1 to 1024")));
         }
         if options.activations == ActivationMode::Int8 {
-            loaded.weights.pack(options.kernel, threads);
+            loaded.weights.pack(options.kernel, threads, !options.exact_head);
         }
         let (team, realtime) = if options.realtime {
             let (team, refused) = realtime::pinned_team(threads);
@@ -194,7 +196,7 @@ impl Model {
         let batch = MAX_BATCH.min(context) * row * 4 + c.vocab_size * 8;
         MemoryEstimate {
             mapped: bytes(false),
-            repacked: bytes(true),
+            repacked: bytes(true) + self.weights.scan.as_ref().map_or(0, |scan| scan.byte_len() as u64),
             kv_cache: self.kv_type.bytes(c, context) as u64,
             buffers: batch as u64,
             tokenizer: self.tokenizer.as_ref().map_or(0, tokenizer_bytes),

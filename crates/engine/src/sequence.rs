@@ -49,7 +49,7 @@ impl<'m> Sequence<'m> {
         // A batch of any tokens gives every thread its buffers. What is wrong with the model shows here too, but it
         // is for the first real tokens to say so.
         let ids = [0; MAX_BATCH];
-        let _ = self.step(&ids[..MAX_BATCH.min(self.context())], LogitsOf::Last);
+        let _ = self.step(&ids[..MAX_BATCH.min(self.context())], LogitsOf::Best);
         self.truncate(0);
         self.refused.extend(realtime::lock_memory().err());
     }
@@ -91,10 +91,15 @@ impl<'m> Sequence<'m> {
 
     /// Runs `ids` and returns the logits `[vocab_size]` of the last one.
     pub fn forward(&mut self, ids: &[u32]) -> Result<&[f32], EngineError> {
+        self.forward_for(ids, LogitsOf::Last)
+    }
+
+    /// Runs `ids` and returns the logits of `last` ([`LogitsOf`]).
+    pub fn forward_for(&mut self, ids: &[u32], last: LogitsOf) -> Result<&[f32], EngineError> {
         check(self.model, &self.cache, ids)?;
         let batches = ids.len().div_ceil(MAX_BATCH);
         for (i, ids) in ids.chunks(MAX_BATCH).enumerate() {
-            self.step(ids, if i + 1 == batches { LogitsOf::Last } else { LogitsOf::None })?;
+            self.step(ids, if i + 1 == batches { last } else { LogitsOf::None })?;
         }
         Ok(self.batch.logits())
     }

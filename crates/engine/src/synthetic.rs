@@ -158,7 +158,8 @@ fn made(
             post_ffn_norm: None,
         });
     }
-    let weights = Weights { token_embedding, layers: blocks, rms_final: vec![1.0; c.dim], wcls: None };
+    let weights =
+        Weights { token_embedding, layers: blocks, rms_final: vec![1.0; c.dim], wcls: None, scan: None };
     let tensors = maker.tensors;
     let info = ModelInfo {
         path,

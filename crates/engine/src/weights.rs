@@ -7,6 +7,7 @@ use kernels::{ActivationForm, Activations, Arena, MatmulError, Matrix, Team};
 
 use smallvec::SmallVec;
 
+use crate::head::Scan;
 use crate::source::Bytes;
 
 /// Fewer rows stay as they are: filled up to a tile they would take many times the memory of the file.
@@ -267,6 +268,8 @@ pub struct Weights {
     pub rms_final: Vec<f32>,
     /// Classifier `[vocab_size, dim]`; `None` when it is the embedding.
     pub wcls: Option<WeightMatrix>,
+    /// What finds the best rows of a large classifier.
+    pub(crate) scan: Option<Scan>,
 }
 
 impl Weights {
@@ -283,15 +286,22 @@ impl Weights {
     }
 
     /// Puts the linear layers into the layouts that the kernels are fastest with, one matrix at a time, so that little
-    /// more than the model itself is in memory.
-    pub(crate) fn pack(&mut self, family: Family, threads: usize) {
+    /// more than the model itself is in memory. With `scan` a large classifier is scanned ([`Scan`]).
+    pub(crate) fn pack(&mut self, family: Family, threads: usize, scan: bool) {
         if family == Family::Reference {
             return;
         }
         let mut arena = Arena::default();
         // An embedding that is no classifier is read by the row. The classifier is the largest matrix: it comes first, while
         // there is nothing beside it.
-        self.wcls.as_mut().unwrap_or(&mut self.token_embedding).pack(family, threads, &mut arena);
+        let classifier = self.wcls.as_mut().unwrap_or(&mut self.token_embedding);
+        if scan && Scan::pays(classifier.row_type, classifier.rows) {
+            self.scan = classifier.view().ok().and_then(|rows| Scan::new(&rows, threads, &mut arena));
+        }
+        match (&self.scan, &classifier.storage) {
+            (Some(_), Storage::Rows(bytes)) => bytes.release(0..usize::MAX),
+            _ => classifier.pack(family, threads, &mut arena),
+        }
         for linear in self.layers.iter_mut().flat_map(Layer::linears_mut) {
             linear.weight.pack(family, threads, &mut arena);
         }

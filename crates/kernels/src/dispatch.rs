@@ -55,8 +55,6 @@ pub(crate) struct Kernels {
     pub(crate) unpack_row: unsafe fn(RowType, &[u8], usize, &mut UnpackedRow),
     /// [`crate::codec::dequantize_row`] of bytes that are one row, compiled for this instruction set.
     pub(crate) dequantize_row: unsafe fn(RowType, &[u8], &mut [f32]),
-    /// `out[r * tokens + t] = rows[r] . xs[t]`; rows `[n, cols]`, xs `[tokens, cols]`, out `[n, tokens]`.
-    pub(crate) gemm_f32: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     /// One row against all tokens, a scale per block of 32 on both sides.
     pub(crate) gemm_int8_block: unsafe fn(&BlockRow<'_>, &BlockInput<'_>, &mut [f32]),
     /// One row against all tokens, integers only: `out[t] = sum of w[i] * xs[t][i]`, w in {-1, 0, 1}.

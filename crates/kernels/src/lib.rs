@@ -17,6 +17,7 @@ pub mod attention;
 pub mod bandwidth;
 pub mod codec;
 pub mod dispatch;
+mod float_rows;
 pub mod int_tiles;
 pub mod matmul;
 pub mod ops;

@@ -10,9 +10,10 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::activations::{ActivationForm, Activations};
+use crate::activations::{ActivationForm, Activations, BLOCK};
 use crate::codec::UnpackedRow;
-use crate::dispatch::{BlockInput, BlockRow, Kernels, kernels};
+use crate::dispatch::{BlockInput, BlockRow, Kernels, kernels, vector_ops};
+use crate::float_rows::{FloatRows, Floats};
 use crate::row::RowType;
 use crate::threads::Team;
 
@@ -106,15 +107,21 @@ impl<'a> Matrix<'a> {
         rows.start * self.row_bytes..rows.end * self.row_bytes
     }
 
-    /// `n` rows from `first` on where they are floats already, and lie as floats do.
-    fn floats(&self, first: usize, n: usize) -> Option<&'a [f32]> {
-        if self.ty != RowType::F32 || cfg!(target_endian = "big") {
-            return None;
+    /// Rows in place where they are floats, and lie as floats do.
+    fn floats(&self, rows: Range<usize>) -> Option<Floats<'a>> {
+        fn aligned<'b, T>((before, floats, behind): (&[u8], &'b [T], &[u8])) -> Option<&'b [T]> {
+            (before.is_empty() && behind.is_empty()).then_some(floats)
         }
-        let bytes = &self.data[first * self.row_bytes..][..n * self.row_bytes];
-        // SAFETY: any four bytes are a float, and `align_to` sees to the alignment.
-        let (before, floats, behind) = unsafe { bytes.align_to::<f32>() };
-        (before.is_empty() && behind.is_empty()).then_some(floats)
+        let bytes = &self.data[self.bytes_of(rows)];
+        // SAFETY: any four bytes are a float, any two an integer, and `align_to` sees to the alignment.
+        unsafe {
+            match self.ty {
+                RowType::F32 => aligned(bytes.align_to()).map(Floats::F32),
+                RowType::F16 => aligned(bytes.align_to()).map(Floats::F16),
+                RowType::BF16 => aligned(bytes.align_to()).map(Floats::BF16),
+                _ => None,
+            }
+        }
     }
 
     /// Writes row `r` as f32 to `out`, `[cols]`: the look-up of an embedding.
@@ -155,6 +162,9 @@ thread_local! {
 
 /// Rows that are unpacked before they meet the tokens.
 const TILE_ROWS: usize = 4;
+
+/// Tokens that meet weights of 16 bits in place.
+const FEW_TOKENS: usize = 4;
 
 /// The output, `[tokens, rows]`, shared by threads that write disjoint columns.
 pub(crate) struct Columns<'a> {
@@ -218,14 +228,7 @@ pub fn matmul(
     if input.cols() != w.cols || out.len() != tokens * w.rows {
         return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
     }
-    let integer = Matrix::integer_form(w.ty);
-    // Activations rounded by the token are a special case of rounded by the block.
-    let fits = form == ActivationForm::F32
-        || form == integer
-        || (form == ActivationForm::Int8Token && integer == ActivationForm::Int8Block);
-    if !fits {
-        return Err(MatmulError::Form { ty: w.ty.name(), form });
-    }
+    let form = checked_form(w, form)?;
     if tokens == 0 {
         return Ok(());
     }
@@ -234,15 +237,77 @@ pub fn matmul(
     let columns = Columns::new(out, w.rows, tokens);
     let work = w.rows.saturating_mul(w.cols).saturating_mul(tokens);
     team.split(w.rows, TILE_ROWS, work, &|range| {
-        SCRATCH.with_borrow_mut(|scratch| match form {
-            ActivationForm::F32 => rows_f32(kernels, w, input, range, scratch, &columns),
-            _ if integer == ActivationForm::Int8Token => {
-                rows_ternary(kernels, w, input, range, scratch, &columns)
+        let first = range.start;
+        SCRATCH
+            .with_borrow_mut(|scratch| some_rows(kernels, w, input, form, range, scratch, &columns, first));
+    });
+    Ok(())
+}
+
+/// `out[i] = w[rows[i]] . x` for the only token of `input`: the same bits that [`matmul`] gives for these rows.
+///
+/// Errors: as of [`matmul`]; rows outside the matrix, more than one token.
+pub fn matmul_rows(
+    team: &Team,
+    w: &Matrix<'_>,
+    rows: &[u32],
+    input: &mut Activations,
+    form: ActivationForm,
+    out: &mut [f32],
+) -> Result<(), MatmulError> {
+    let inside = rows.iter().all(|&r| (r as usize) < w.rows);
+    if input.cols() != w.cols || input.tokens() != 1 || out.len() != rows.len() || !inside {
+        return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
+    }
+    let form = checked_form(w, form)?;
+    input.ensure(form);
+    let (input, kernels) = (&*input, kernels());
+    let columns = Columns::new(out, rows.len(), 1);
+    team.split(rows.len(), 1, rows.len().saturating_mul(w.cols), &|range| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            for i in range {
+                let r = rows[i] as usize;
+                some_rows(kernels, w, input, form, r..r + 1, scratch, &columns, i);
             }
-            _ => rows_block(kernels, w, input, form, range, scratch, &columns),
         });
     });
     Ok(())
+}
+
+/// The form in which the kernels take the activations where `form` is asked for.
+fn checked_form(w: &Matrix<'_>, form: ActivationForm) -> Result<ActivationForm, MatmulError> {
+    let integer = Matrix::integer_form(w.ty);
+    // Activations rounded by the token are a special case of rounded by the block.
+    let fits = form == ActivationForm::F32
+        || form == integer
+        || (form == ActivationForm::Int8Token && integer == ActivationForm::Int8Block);
+    if !fits {
+        return Err(MatmulError::Form { ty: w.ty.name(), form });
+    }
+    // The integer kernels take whole blocks of activations.
+    let whole = integer != ActivationForm::Int8Block || w.cols.is_multiple_of(BLOCK);
+    Ok(if whole { form } else { ActivationForm::F32 })
+}
+
+/// The rows of `range`, whose outputs are the columns from `to` on.
+#[allow(clippy::too_many_arguments, reason = "what both products share")]
+fn some_rows(
+    kernels: &Kernels,
+    w: &Matrix<'_>,
+    input: &Activations,
+    form: ActivationForm,
+    range: Range<usize>,
+    scratch: &mut Scratch,
+    columns: &Columns<'_>,
+    to: usize,
+) {
+    match form {
+        ActivationForm::F32 => rows_f32(kernels, w, input, range, scratch, columns, to),
+        _ if Matrix::integer_form(w.ty) == ActivationForm::Int8Token => {
+            rows_ternary(kernels, w, input, range, scratch, columns, to);
+        }
+        _ => rows_block(kernels, w, input, form, range, scratch, columns, to),
+    }
 }
 
 fn rows_f32(
@@ -252,27 +317,28 @@ fn rows_f32(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
+    let multiply = |rows: Floats<'_>, first: usize| {
+        let rows = FloatRows { rows, cols: w.cols, first };
+        // SAFETY: `vector_ops()` gives only functions that this processor can run, and `split` disjoint ranges.
+        unsafe { (vector_ops().multiply_floats)(&rows, input.f32(), columns) };
+    };
+    // Weights of 16 bits that meet many tokens are better widened once than for each tile.
+    if (w.ty == RowType::F32 || columns.tokens <= FEW_TOKENS)
+        && let Some(rows) = w.floats(range.clone())
+    {
+        return multiply(rows, to);
+    }
     scratch.rows_f32.resize(TILE_ROWS * w.cols, 0.0);
-    scratch.out.resize(TILE_ROWS * columns.tokens, 0.0);
     for first in range.clone().step_by(TILE_ROWS) {
         let n = TILE_ROWS.min(range.end - first);
-        let rows = match w.floats(first, n) {
-            Some(rows) => rows,
-            None => {
-                let rows = &mut scratch.rows_f32[..n * w.cols];
-                for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
-                    // SAFETY: `kernels` holds only functions that this processor can run.
-                    unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
-                }
-                rows
-            }
-        };
-        let tile = &mut scratch.out[..n * columns.tokens];
-        // SAFETY: as above.
-        unsafe { (kernels.gemm_f32)(rows, input.f32(), w.cols, tile) };
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(first, tile) };
+        let rows = &mut scratch.rows_f32[..n * w.cols];
+        for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
+            // SAFETY: `kernels` holds only functions that this processor can run.
+            unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
+        }
+        multiply(Floats::F32(rows), to + first - range.start);
     }
 }
 
@@ -283,11 +349,12 @@ fn rows_ternary(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let x = input.int8(ActivationForm::Int8Token);
     scratch.integers.resize(columns.tokens, 0);
     scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for r in range {
+    for (i, r) in range.enumerate() {
         // SAFETY: `kernels` holds only functions that this processor can run.
         unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
         let scale = scratch.unpacked.scale[0];
@@ -297,8 +364,8 @@ fn rows_ternary(
         for (t, (out, &sum)) in tile.iter_mut().zip(&scratch.integers).enumerate() {
             *out = sum as f32 * x.scale[t * input.blocks()] * scale;
         }
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(r, tile) };
+        // SAFETY: `split` gives disjoint ranges inside the columns.
+        unsafe { columns.write(to + i, tile) };
     }
 }
 
@@ -310,10 +377,11 @@ fn rows_block(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let x = input.int8(form);
     scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for r in range {
+    for (i, r) in range.enumerate() {
         // SAFETY: `kernels` holds only functions that this processor can run.
         unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
         let row = &scratch.unpacked;
@@ -330,7 +398,7 @@ fn rows_block(
         let tile = &mut scratch.out[..columns.tokens];
         // SAFETY: as above.
         unsafe { (kernels.gemm_int8_block)(&row, &block_input, tile) };
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(r, tile) };
+        // SAFETY: `split` gives disjoint ranges inside the columns.
+        unsafe { columns.write(to + i, tile) };
     }
 }

@@ -17,6 +17,8 @@ pub(crate) trait Vector: Copy {
     fn load_f16(x: &[u16; LANES]) -> Self;
     /// To the bits of IEEE binary16, rounded to nearest even.
     fn store_f16(self, out: &mut [u16; LANES]);
+    /// From the upper halves of floats.
+    fn load_bf16(x: &[u16; LANES]) -> Self;
     fn load_i8(x: &[i8; LANES]) -> Self;
     /// Of lanes that are integers in -128..=127.
     fn store_i8(self, out: &mut [i8; LANES]);
@@ -41,6 +43,11 @@ pub(crate) trait Vector: Copy {
     fn swap_pairs(self) -> Self;
     /// Lane i added to lane i + 8, those to lane i + 4, and so on: the same order everywhere.
     fn sum(self) -> f32;
+    /// [`Vector::sum`] of each.
+    #[inline(always)]
+    fn sums<const N: usize>(v: [Self; N]) -> [f32; N] {
+        v.map(Self::sum)
+    }
     fn max_lane(self) -> f32;
     /// Asks for the cache line of `x[at]` in the second-level cache (the first is full of what is worked on), where
     /// the instruction set can; nothing beyond the end is asked for.

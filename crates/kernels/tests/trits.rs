@@ -5,32 +5,18 @@
     reason = "helpers of tests stand outside #[test] functions"
 )]
 
-use kernels::codec;
+mod noise;
+
 use kernels::matmul::matmul;
 use kernels::row::RowType;
 use kernels::trits::{Family, Trits, matmul_trits};
 use kernels::{ActivationForm, Activations, Arena, Matrix, Team};
+use noise::noise;
 
 const TY: RowType = RowType::Ternary32;
 
-fn noise(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
-
-fn rows_of(rows: usize, cols: usize, mut next: impl FnMut() -> f32) -> Vec<u8> {
-    let row_bytes = TY.row_bytes(cols).unwrap();
-    let mut bytes = vec![0; row_bytes * rows];
-    for row in bytes.chunks_exact_mut(row_bytes) {
-        let values: Vec<f32> = (0..cols).map(|_| next()).collect();
-        codec::quantize_row(TY, &values, row).unwrap();
-    }
-    bytes
+fn rows_of(rows: usize, cols: usize, next: impl FnMut() -> f32) -> Vec<u8> {
+    noise::rows_of(TY, rows, cols, next)
 }
 
 fn skip() -> bool {

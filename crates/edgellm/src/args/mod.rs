@@ -5,6 +5,8 @@ mod analyze;
 mod benchmark;
 mod eval;
 mod model;
+mod quantize;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -17,6 +19,8 @@ pub(crate) use eval::{
     ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
 };
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
+pub(crate) use quantize::QuantizeArgs;
+pub(crate) use serve::ServeArgs;
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -38,7 +42,9 @@ pub(crate) enum Command {
     Benchmark(BenchmarkArgs),
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
+    Quantize(QuantizeArgs),
     Pull(PullArgs),
+    Serve(ServeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

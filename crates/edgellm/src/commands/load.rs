@@ -48,6 +48,7 @@ pub(super) fn options(run: &RunArgs, chat_template: Option<String>) -> LoadOptio
             Kernel::Multiply => KernelFamily::Multiply,
             Kernel::Reference => KernelFamily::Reference,
         },
+        exact_head: run.exact_head,
         realtime: run.realtime,
         i2s_layout: run.i2s.map(i2s_layout),
     }

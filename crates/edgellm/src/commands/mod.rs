@@ -12,6 +12,8 @@ mod inspect;
 mod load;
 mod man;
 mod pull;
+mod quantize;
+mod serve;
 mod system;
 mod tokenize;
 
@@ -32,7 +34,9 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Benchmark(args) => benchmark::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
+        Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
+        Command::Serve(args) => serve::run(&args),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
     }

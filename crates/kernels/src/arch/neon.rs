@@ -7,11 +7,12 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use crate::arch::neon_codes::{AddDots, NeonCodes};
 use crate::arch::neon_tiles::{self, four, load_part, store_s32};
-use crate::arch::{neon, scalar};
+use crate::arch::scalar;
 use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
-use crate::int_tiles::{self, IntInput, IntTile, Width};
+use crate::int_tiles::{self, IntInput, IntTile};
 use crate::row::RowType;
 use crate::trits::{self, Line, TritKernels};
 
@@ -19,7 +20,6 @@ pub(crate) static KERNELS: Kernels = Kernels {
     isa: Isa::Neon,
     unpack_row,
     dequantize_row,
-    gemm_f32,
     gemm_int8_block,
     gemm_ternary,
     trits: Some(&TRITS),
@@ -57,7 +57,7 @@ fn load_f32(x: &[f32; 4]) -> float32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn store_f32(x: &mut [f32; 4], v: float32x4_t) {
+fn store_f32(x: &mut [f32; 4], v: float32x4_t) {
     // SAFETY: the reference covers the 16 bytes that are written.
     unsafe { vst1q_f32(x.as_mut_ptr(), v) }
 }
@@ -105,80 +105,13 @@ fn add_fours(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
     vpadalq_s16(sums, vpaddq_s16(low, vmull_high_s8(w, x)))
 }
 
-/// Sixteen f16, as their bits, to f32.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn widen_16(bits: &[u16; 16]) -> [float32x4_t; 4] {
-    // SAFETY: each part is the 8 bytes that are read.
-    [0, 1, 2, 3].map(|i: usize| widen_f16(unsafe { vld1_u16(bits.as_chunks::<4>().0[i].as_ptr()) }))
-}
-
-/// Dot products of `R` rows with `T` tokens. Each pair has its own two accumulators and sees its columns in the
-/// same order, so the result does not depend on how rows and tokens are grouped.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn tile_f32<const R: usize, const T: usize>(rows: [&[f32]; R], xs: [&[f32]; T]) -> [[f32; T]; R] {
-    let zero = vdupq_n_f32(0.0);
-    let mut sums = [[[zero; 2]; T]; R];
-    let chunks = rows[0].len() / 8;
-    let rows8 = rows.map(|r| &r.as_chunks::<4>().0.as_chunks::<2>().0[..chunks]);
-    let xs8 = xs.map(|x| &x.as_chunks::<4>().0.as_chunks::<2>().0[..chunks]);
-    for c in 0..chunks {
-        let mut x = [[zero; 2]; T];
-        for t in 0..T {
-            x[t] = [load_f32(&xs8[t][c][0]), load_f32(&xs8[t][c][1])];
-        }
-        for r in 0..R {
-            let w = [load_f32(&rows8[r][c][0]), load_f32(&rows8[r][c][1])];
-            for t in 0..T {
-                for half in 0..2 {
-                    sums[r][t][half] = vfmaq_f32(sums[r][t][half], w[half], x[t][half]);
-                }
-            }
-        }
+pub(super) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
+    let ((a4, a_tail), (b4, b_tail)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let mut sum = vdupq_n_f32(0.0);
+    for (a, b) in a4.iter().zip(b4) {
+        sum = vfmaq_f32(sum, load_f32(a), load_f32(b));
     }
-    let mut out = [[0.0; T]; R];
-    for r in 0..R {
-        for t in 0..T {
-            let (w_tail, x_tail) = (&rows[r][chunks * 8..], &xs[t][chunks * 8..]);
-            let tail = w_tail.iter().zip(x_tail).fold(0.0f32, |sum, (w, x)| w.mul_add(*x, sum));
-            out[r][t] = vaddvq_f32(vaddq_f32(sums[r][t][0], sums[r][t][1])) + tail;
-        }
-    }
-    out
-}
-
-#[target_feature(enable = "neon")]
-pub(super) fn gemm_f32(rows: &[f32], xs: &[f32], cols: usize, out: &mut [f32]) {
-    let (n, tokens) = (rows.len() / cols, xs.len() / cols);
-    let row = |r: usize| &rows[r * cols..][..cols];
-    let x = |t: usize| &xs[t * cols..][..cols];
-    let mut r = 0;
-    while r < n {
-        let four = r + 4 <= n;
-        let mut t = 0;
-        while t < tokens {
-            match (four, t + 2 <= tokens) {
-                (true, true) => {
-                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t), x(t + 1)]);
-                    for (i, sums) in sums.iter().enumerate() {
-                        out[(r + i) * tokens + t..][..2].copy_from_slice(sums);
-                    }
-                    t += 2;
-                }
-                (true, false) => {
-                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t)]);
-                    for (i, sums) in sums.iter().enumerate() {
-                        out[(r + i) * tokens + t] = sums[0];
-                    }
-                    t += 1;
-                }
-                (false, _) => {
-                    out[r * tokens + t] = tile_f32([row(r)], [x(t)])[0][0];
-                    t += 1;
-                }
-            }
-        }
-        r += if four { 4 } else { 1 };
-    }
+    vaddvq_f32(sum) + a_tail.iter().zip(b_tail).fold(0.0f32, |sum, (a, b)| a.mul_add(*b, sum))
 }

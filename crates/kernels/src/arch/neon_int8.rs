@@ -72,7 +72,7 @@ macro_rules! integer_kernels {
             if !row.offset.is_empty() {
                 let groups = row.offset.len();
                 for (t, out) in out.iter_mut().enumerate() {
-                    *out += tile_f32([row.offset], [&input.sums[t * groups..][..groups]])[0][0];
+                    *out += dot_f32(row.offset, &input.sums[t * groups..][..groups]);
                 }
             }
         }

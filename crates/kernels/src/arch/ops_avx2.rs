@@ -8,9 +8,9 @@ use crate::vector::{LANES, Vector};
 
 /// Two registers, lanes 0..8 and 8..16.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(pub(crate) __m256, pub(crate) __m256);
 
-vector_ops!(Isa::Avx2, Avx2, tile 4 x 1, "avx2,fma,f16c");
+vector_ops!(Isa::Avx2, Avx2, tile 4 x 1, floats 2 x 3, "avx2,fma,f16c");
 
 /// Runs intrinsics of AVX2, FMA and F16C.
 macro_rules! avx2 {
@@ -69,6 +69,17 @@ impl Vector for Avx2 {
             _mm_storeu_si128(low.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
             _mm_storeu_si128(high.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.1));
         })
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[u16; LANES]) -> Self {
+        let half = |at: usize| {
+            avx2!({
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[at..at + 8].as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+            })
+        };
+        Self(half(0), half(8))
     }
 
     #[inline(always)]

@@ -8,9 +8,9 @@ use crate::vector::{LANES, Vector};
 
 /// One register.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(__m512);
+pub(crate) struct Avx512(pub(crate) __m512);
 
-vector_ops!(Isa::Avx512, Avx512, tile 4 x 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+vector_ops!(Isa::Avx512, Avx512, tile 4 x 4, floats 4 x 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 
 /// Runs intrinsics of AVX-512.
 macro_rules! avx512 {
@@ -23,6 +23,17 @@ macro_rules! avx512 {
 }
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+impl Avx512 {
+    /// The sums of the upper and the lower half of `self`, and behind them those of `other`: one addition for both.
+    #[inline(always)]
+    fn join_halves(self, other: Self) -> __m512 {
+        avx512!({
+            let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(self.0, other.0);
+            _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(self.0, other.0))
+        })
+    }
+}
 
 impl Vector for Avx512 {
     #[inline(always)]
@@ -48,6 +59,14 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn store_f16(self, out: &mut [u16; LANES]) {
         avx512!(_mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtps_ph::<NEAREST>(self.0)))
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[u16; LANES]) -> Self {
+        Self(avx512!({
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }))
     }
 
     #[inline(always)]
@@ -134,6 +153,29 @@ impl Vector for Avx512 {
             let v2 = _mm_add_ps(v4, _mm_movehl_ps(v4, v4));
             _mm_cvtss_f32(_mm_add_ss(v2, _mm_movehdup_ps(v2)))
         })
+    }
+
+    #[inline(always)]
+    fn sums<const N: usize>(v: [Self; N]) -> [f32; N] {
+        let mut out = [0.0; N];
+        let (fours, rest) = v.as_chunks::<4>();
+        let (out_fours, out_rest) = out.as_chunks_mut::<4>();
+        for (&[a, b, c, d], out) in fours.iter().zip(out_fours) {
+            let (ab, cd) = (a.join_halves(b), c.join_halves(d));
+            avx512!({
+                let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd);
+                let v4 = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd));
+                let v2 = _mm512_add_ps(v4, _mm512_permute_ps::<0b01_00_11_10>(v4));
+                let v1 = _mm512_add_ps(v2, _mm512_permute_ps::<0b10_11_00_01>(v2));
+                let firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+                let sums = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, v1));
+                _mm_storeu_ps(out.as_mut_ptr(), sums);
+            });
+        }
+        for (v, out) in rest.iter().zip(out_rest) {
+            *out = v.sum();
+        }
+        out
     }
 
     #[inline(always)]

@@ -10,9 +10,9 @@ use crate::vector::{LANES, Vector};
 
 /// Four registers, lanes 0..4, 4..8 and so on.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon([float32x4_t; 4]);
+pub(crate) struct Neon(pub(crate) [float32x4_t; 4]);
 
-vector_ops!(Isa::Neon, Neon, tile 4 x 1, "neon");
+vector_ops!(Isa::Neon, Neon, tile 4 x 1, floats 2 x 3, "neon");
 
 /// Runs intrinsics of NEON.
 macro_rules! neon {
@@ -94,6 +94,13 @@ impl Vector for Neon {
         for (out, v) in out.as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
             neon!(vst1_u16(out.as_mut_ptr(), narrow_f16(v)));
         }
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[u16; LANES]) -> Self {
+        let load =
+            |at: usize| neon!(vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x[at..at + 4].as_ptr()))));
+        Self([load(0), load(4), load(8), load(12)])
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::vector::{LANES, Vector};
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar([f32; LANES]);
 
-vector_ops!(Isa::Scalar, Scalar, tile 4 x 1);
+vector_ops!(Isa::Scalar, Scalar, tile 4 x 1, floats 1 x 1);
 
 impl Scalar {
     #[inline(always)]
@@ -54,6 +54,11 @@ impl Vector for Scalar {
     #[inline(always)]
     fn store_f16(self, out: &mut [u16; LANES]) {
         *out = self.0.map(|x| f16::from_f32(x).to_bits());
+    }
+
+    #[inline(always)]
+    fn load_bf16(x: &[u16; LANES]) -> Self {
+        Self(x.map(|x| f32::from_bits(u32::from(x) << 16)))
     }
 
     #[inline(always)]

@@ -8,7 +8,6 @@ pub(crate) static KERNELS: Kernels = Kernels {
     isa: Isa::Scalar,
     unpack_row: codec::unpack_checked,
     dequantize_row: codec::dequantize_checked,
-    gemm_f32,
     gemm_int8_block,
     gemm_ternary,
     trits: None,
@@ -30,15 +29,6 @@ pub(crate) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
     }
     let tail: f32 = a_tail.iter().zip(b_tail).map(|(a, b)| a * b).sum();
     sums.iter().sum::<f32>() + tail
-}
-
-fn gemm_f32(rows: &[f32], xs: &[f32], cols: usize, out: &mut [f32]) {
-    let tokens = xs.len() / cols;
-    for (row, out) in rows.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
-        for (x, out) in xs.chunks_exact(cols).zip(out) {
-            *out = dot_f32(row, x);
-        }
-    }
 }
 
 fn gemm_int8_block(row: &BlockRow<'_>, input: &BlockInput<'_>, out: &mut [f32]) {

@@ -2,7 +2,10 @@
 //! shapes that hit and miss each vector width and tile.
 
 use crate::activations::{ActivationForm, Activations, BLOCK};
-use crate::dispatch::{BlockInput, BlockRow, Kernels, available};
+use crate::arch::vector_ops::VectorOps;
+use crate::dispatch::{BlockInput, BlockRow, Kernels, available, available_vector_ops};
+use crate::float_rows::{FloatRows, Floats};
+use crate::matmul::Columns;
 
 /// Lengths around every vector's, and those of real models.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -52,30 +55,53 @@ fn dot(a: &[f32], b: impl Iterator<Item = f32>) -> (f64, f64) {
     products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()))
 }
 
-fn check_gemm_f32(kernels: &Kernels, n: usize, cols: usize, tokens: usize) {
+/// Rows of each floating-point type against the sum of products, and against each token alone.
+fn check_floats(ops: &VectorOps, n: usize, cols: usize, tokens: usize) {
     let mut noise = noise();
     let (rows, xs) = (noise.floats(n * cols), noise.floats(tokens * cols));
-    let mut out = vec![f32::NAN; n * tokens];
-    // SAFETY: `available` gives only what this processor can run.
-    unsafe { (kernels.gemm_f32)(&rows, &xs, cols, &mut out) };
-    for (i, &got) in out.iter().enumerate() {
-        let (want, size) = dot(&rows[i / tokens * cols..][..cols], xs[i % tokens * cols..].iter().copied());
-        let what = format!("{} {n} x {cols}, {tokens} tokens, [{i}]", kernels.isa.name());
-        assert_near(got, want, size, cols, &what);
+    let halves: Vec<u16> = rows.iter().map(|&x| half::f16::from_f32(x).to_bits()).collect();
+    let brains: Vec<u16> = rows.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect();
+    let of_halves: Vec<f32> = halves.iter().map(|&x| half::f16::from_bits(x).to_f32()).collect();
+    let of_brains: Vec<f32> = brains.iter().map(|&x| half::bf16::from_bits(x).to_f32()).collect();
+    let all = [
+        (Floats::F32(&rows), &rows),
+        (Floats::F16(&halves), &of_halves),
+        (Floats::BF16(&brains), &of_brains),
+    ];
+    for (i, (floats, values)) in all.into_iter().enumerate() {
+        let w = FloatRows { rows: floats, cols, first: 0 };
+        let multiply = |xs: &[f32]| {
+            let mut out = vec![f32::NAN; n * xs.len() / cols];
+            let columns = Columns::new(&mut out, n, xs.len() / cols);
+            // SAFETY: `available_vector_ops` gives only what this processor can run, and there is one thread.
+            unsafe { (ops.multiply_floats)(&w, xs, &columns) };
+            out
+        };
+        let out = multiply(&xs);
+        for (t, x) in xs.chunks(cols).enumerate() {
+            let what =
+                |r| format!("{} type {i}, {n} x {cols}, token {t} of {tokens}, row {r}", ops.isa.name());
+            for (r, (&got, row)) in out[t * n..].iter().zip(values.chunks(cols)).enumerate() {
+                let (want, size) = dot(row, x.iter().copied());
+                assert_near(got, want, size, cols, &what(r));
+            }
+            assert_eq!(multiply(x), out[t * n..][..n], "{}", what(0));
+        }
     }
 }
 
 #[test]
-fn gemm_f32_is_the_sum_of_products() {
-    for kernels in available() {
+fn floats_are_multiplied_alike_in_every_batch() {
+    for ops in available_vector_ops() {
         for cols in lengths() {
-            for (n, tokens) in [(1, 1), (5, 3)] {
-                check_gemm_f32(kernels, n, cols, tokens);
+            for (n, tokens) in [(1, 1), (5, 3), (6, 9)] {
+                check_floats(ops, n, cols, tokens);
             }
         }
-        for n in 1..=35 {
+        for n in 1..=13 {
             for tokens in TOKENS {
-                check_gemm_f32(kernels, n, 13, tokens);
+                check_floats(ops, n, 13, tokens);
+                check_floats(ops, n, 33, tokens);
             }
         }
     }

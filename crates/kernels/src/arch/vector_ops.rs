@@ -3,6 +3,8 @@
 use crate::activations::Rounded;
 use crate::attention::page::{PageView, Rows, Running};
 use crate::dispatch::Isa;
+use crate::float_rows::FloatRows;
+use crate::matmul::Columns;
 use crate::ops::Activation;
 use crate::rope::Pairing;
 
@@ -30,17 +32,24 @@ pub(crate) struct VectorOps {
     pub(crate) to_i8: unsafe fn(&[f32], f32, &mut [i8]),
     /// See [`crate::attention::page::attend_page`].
     pub(crate) attend_page: unsafe fn(&PageView<'_>, &Rows<'_>, &mut Running),
+    /// See [`crate::float_rows::multiply`].
+    pub(crate) multiply_floats: MultiplyFloats,
     /// See [`crate::attention::page::merge`].
     pub(crate) merge: unsafe fn(&[f32], &mut [f32]),
 }
+
+/// Rows, activations, output.
+type MultiplyFloats = unsafe fn(&FloatRows<'_>, &[f32], &Columns<'_>);
 
 /// Input, weight, eps, output.
 type RmsNorm = unsafe fn(&[f32], Option<&[f32]>, f32, &mut [f32]);
 
 /// Compiles the bodies for one vector type and makes the table `VECTOR_OPS` of them. `tile R x C`: rows of
-/// queries and vectors of positions (or of values) that attention keeps in registers.
+/// queries and vectors of positions (or of values) that attention keeps in registers; `floats R x T`: rows of weights and
+/// tokens whose sums stay in registers.
 macro_rules! vector_ops {
-    ($isa:expr, $vector:ident, tile $rows:literal x $columns:literal $(, $features:literal)?) => {
+    ($isa:expr, $vector:ident, tile $rows:literal x $columns:literal,
+     floats $float_rows:literal x $tokens:literal $(, $features:literal)?) => {
         pub(crate) static VECTOR_OPS: VectorOps = VectorOps {
             isa: $isa,
             rms_norm: compiled::rms_norm,
@@ -53,12 +62,15 @@ macro_rules! vector_ops {
             absmax: compiled::absmax,
             to_i8: compiled::to_i8,
             attend_page: compiled::attend_page,
+            multiply_floats: compiled::multiply_floats,
             merge: compiled::merge,
         };
 
         mod compiled {
             use crate::activations::Rounded;
             use crate::attention::page::{self, PageView, Rows, Running};
+            use crate::float_rows::{self, FloatRows};
+            use crate::matmul::Columns;
             use crate::ops::{Activation, body};
             use crate::rope::{self, Pairing};
 
@@ -117,6 +129,14 @@ macro_rules! vector_ops {
             $(#[target_feature(enable = $features)])?
             pub(super) fn merge(part: &[f32], total: &mut [f32]) {
                 page::merge::<V>(part, total)
+            }
+
+            /// # Safety
+            /// As [`float_rows::multiply`].
+            $(#[target_feature(enable = $features)])?
+            pub(super) unsafe fn multiply_floats(w: &FloatRows<'_>, xs: &[f32], out: &Columns<'_>) {
+                // SAFETY: as the caller promises.
+                unsafe { float_rows::multiply::<V, $float_rows, $tokens>(w, xs, out) }
             }
         }
     };

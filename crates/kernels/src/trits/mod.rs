@@ -14,6 +14,8 @@
 pub(crate) mod many;
 mod product;
 
+use std::cell::RefCell;
+
 use crate::arena::{Arena, Done, Lines, ROWS_AT_ONCE};
 use crate::codec::UnpackedRow;
 use crate::dispatch::kernels;
@@ -113,7 +115,31 @@ impl Trits {
         if !Self::takes(matrix.row_type()) {
             return None;
         }
-        let (rows, cols) = (matrix.rows(), matrix.cols());
+        Self::pack_rows(matrix.rows(), matrix.cols(), family, threads, arena, &|r, weights| {
+            UNPACKED.with_borrow_mut(|unpacked| {
+                // SAFETY: `kernels()` gives only functions that this processor can run.
+                unsafe { (kernels().unpack_row)(matrix.row_type(), matrix.row(r), matrix.cols(), unpacked) };
+                weights.copy_from_slice(&unpacked.q[..matrix.cols()]);
+                if (r + 1).is_multiple_of(ROWS_AT_ONCE) {
+                    done(matrix.bytes_of(r + 1 - ROWS_AT_ONCE..r + 1));
+                }
+                unpacked.scale[0]
+            })
+        })
+    }
+
+    /// Packs `rows` rows of `cols` weights on `threads` threads. `row(r, weights)` fills in the weights of a row, -1, 0 or 1,
+    /// and returns its scale. `None` where this processor has no kernels for tiles, a weight is not ternary, or there is no
+    /// memory.
+    fn pack_rows(
+        rows: usize,
+        cols: usize,
+        family: Family,
+        threads: usize,
+        arena: &mut Arena,
+        row: &(dyn Fn(usize, &mut [i8]) -> f32 + Sync),
+    ) -> Option<Self> {
+        kernels().trits?;
         let lines_per_tile = cols.div_ceil(COLS_PER_BLOCK) * LINES_PER_BLOCK;
         let tiles = rows.div_ceil(TILE_ROWS);
         let mut lines = arena.take(lines_per_tile * tiles)?;
@@ -124,9 +150,9 @@ impl Trits {
             let jobs: Vec<_> = parts
                 .enumerate()
                 .map(|(i, (lines, scale))| {
-                    scope.spawn(move || {
-                        pack_tiles(matrix, i * share * TILE_ROWS, lines_per_tile, lines, scale, done)
-                    })
+                    let first = i * share * TILE_ROWS;
+                    let scale = &mut scale[..(rows - first).min(share * TILE_ROWS)];
+                    scope.spawn(move || pack_tiles(first, cols, lines, scale, row))
                 })
                 .collect();
             jobs.into_iter().all(|job| job.join().unwrap_or(false))
@@ -187,46 +213,38 @@ impl Trits {
     }
 }
 
-/// Packs the rows from `first_row` on into `lines`; false when a weight is not ternary.
+thread_local! {
+    static UNPACKED: RefCell<UnpackedRow> = RefCell::default();
+}
+
+/// Packs the rows from `first_row` on, as many as there are scales, into `lines`; false when a weight is not ternary.
 fn pack_tiles(
-    matrix: &Matrix<'_>,
     first_row: usize,
-    lines_per_tile: usize,
+    cols: usize,
     lines: &mut [Line],
     scale: &mut [f32],
-    done: Done<'_>,
+    row: &(dyn Fn(usize, &mut [i8]) -> f32 + Sync),
 ) -> bool {
-    let mut unpacked = UnpackedRow::default();
-    let mut weights = Vec::new();
-    for (i, scale) in scale.iter_mut().enumerate().take(matrix.rows() - first_row) {
+    let padded = cols.next_multiple_of(COLS_PER_BLOCK);
+    let lines_per_tile = padded / COLS_PER_BLOCK * LINES_PER_BLOCK;
+    let mut weights = vec![0; padded];
+    for (i, scale) in scale.iter_mut().enumerate() {
         let tile = &mut lines[i / TILE_ROWS * lines_per_tile..][..lines_per_tile];
-        // SAFETY: `kernels()` gives only functions that this processor can run.
-        unsafe {
-            (kernels().unpack_row)(matrix.row_type(), matrix.row(first_row + i), matrix.cols(), &mut unpacked)
-        };
-        *scale = unpacked.scale[0];
-        if unpacked.q.iter().fold(0, |any, q| any | (q.unsigned_abs() & !1)) != 0 {
+        *scale = row(first_row + i, &mut weights[..cols]);
+        if weights.iter().fold(0, |any, q| any | (q.unsigned_abs() & !1)) != 0 {
             return false;
         }
-        weights.clear();
-        weights.extend(unpacked.q.iter().map(|&q| (q + 1) as u8));
-        weights.resize(lines_per_tile / LINES_PER_BLOCK * COLS_PER_BLOCK, 1);
         let at = i % TILE_ROWS * 2;
         for (lines, weights) in
             tile.as_chunks_mut::<LINES_PER_BLOCK>().0.iter_mut().zip(weights.as_chunks::<COLS_PER_BLOCK>().0)
         {
             // Four bytes at once: no digit carries into its neighbour, because 242 fits into a byte.
             let four = |plane: usize| {
-                let [a, b, c, d] = weights.as_chunks::<BYTES_PER_BLOCK>().0[plane];
-                u32::from_le_bytes([a, b, c, d])
+                u32::from_le_bytes(weights.as_chunks::<BYTES_PER_BLOCK>().0[plane].map(|q| (q + 1) as u8))
             };
             let bytes = ((((four(0) * 3 + four(1)) * 3 + four(2)) * 3 + four(3)) * 3 + four(4)).to_le_bytes();
             lines[0].0[at..at + 2].copy_from_slice(&bytes[..2]);
             lines[1].0[at..at + 2].copy_from_slice(&bytes[2..]);
-        }
-        if (i + 1).is_multiple_of(ROWS_AT_ONCE) {
-            let end = first_row + i + 1;
-            done(matrix.bytes_of(end - ROWS_AT_ONCE..end));
         }
     }
     true

@@ -4,12 +4,16 @@
 //! were detected. Loads go through [`load_f32`] and its like, which take arrays by reference, so that the only
 //! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
 
+mod int_tiles;
+mod trits;
+
 use std::arch::x86_64::*;
 
 use crate::arch::scalar;
 use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
 use crate::row::RowType;
+use crate::trits::TritKernels;
 
 pub(crate) static KERNELS: Kernels = TABLE;
 
@@ -18,12 +22,14 @@ pub(crate) const TABLE: Kernels = Kernels {
     isa: Isa::Avx2,
     unpack_row,
     dequantize_row,
-    gemm_f32,
     gemm_int8_block,
     gemm_ternary,
-    trits: None,
-    int_tiles: None,
+    trits: Some(&TRITS),
+    int_tiles: Some(int_tiles::int_tile),
 };
+
+static TRITS: TritKernels =
+    TritKernels { tables: trits::tables, lookup: trits::lookup, multiply: trits::multiply, many: None };
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {
@@ -89,71 +95,15 @@ fn sum_i32(v: __m256i) -> i32 {
     _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b00_00_00_01>(v)))
 }
 
-/// Dot products of `R` rows with `T` tokens. Each pair has its own accumulator and sees its columns in the
-/// same order, so the result does not depend on how rows and tokens are grouped.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tile_f32<const R: usize, const T: usize>(rows: [&[f32]; R], xs: [&[f32]; T]) -> [[f32; T]; R] {
-    let mut sums = [[_mm256_setzero_ps(); T]; R];
-    let chunks = rows[0].len() / 8;
-    let rows8 = rows.map(|r| &r.as_chunks::<8>().0[..chunks]);
-    let xs8 = xs.map(|x| &x.as_chunks::<8>().0[..chunks]);
-    for c in 0..chunks {
-        let mut x = [_mm256_setzero_ps(); T];
-        for t in 0..T {
-            x[t] = load_f32(&xs8[t][c]);
-        }
-        for r in 0..R {
-            let w = load_f32(&rows8[r][c]);
-            for t in 0..T {
-                sums[r][t] = _mm256_fmadd_ps(w, x[t], sums[r][t]);
-            }
-        }
+fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
+    let ((a8, a_tail), (b8, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut sum = _mm256_setzero_ps();
+    for (a, b) in a8.iter().zip(b8) {
+        sum = _mm256_fmadd_ps(load_f32(a), load_f32(b), sum);
     }
-    let mut out = [[0.0; T]; R];
-    for r in 0..R {
-        for t in 0..T {
-            let (w_tail, x_tail) = (&rows[r][chunks * 8..], &xs[t][chunks * 8..]);
-            let tail = w_tail.iter().zip(x_tail).fold(0.0f32, |sum, (w, x)| w.mul_add(*x, sum));
-            out[r][t] = sum_f32(sums[r][t]) + tail;
-        }
-    }
-    out
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn gemm_f32(rows: &[f32], xs: &[f32], cols: usize, out: &mut [f32]) {
-    let (n, tokens) = (rows.len() / cols, xs.len() / cols);
-    let row = |r: usize| &rows[r * cols..][..cols];
-    let x = |t: usize| &xs[t * cols..][..cols];
-    let mut r = 0;
-    while r < n {
-        let four = r + 4 <= n;
-        let mut t = 0;
-        while t < tokens {
-            match (four, t + 2 <= tokens) {
-                (true, true) => {
-                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t), x(t + 1)]);
-                    for (i, sums) in sums.iter().enumerate() {
-                        out[(r + i) * tokens + t..][..2].copy_from_slice(sums);
-                    }
-                    t += 2;
-                }
-                (true, false) => {
-                    let sums = tile_f32([row(r), row(r + 1), row(r + 2), row(r + 3)], [x(t)]);
-                    for (i, sums) in sums.iter().enumerate() {
-                        out[(r + i) * tokens + t] = sums[0];
-                    }
-                    t += 1;
-                }
-                (false, _) => {
-                    out[r * tokens + t] = tile_f32([row(r)], [x(t)])[0][0];
-                    t += 1;
-                }
-            }
-        }
-        r += if four { 4 } else { 1 };
-    }
+    sum_f32(sum) + a_tail.iter().zip(b_tail).fold(0.0f32, |sum, (a, b)| a.mul_add(*b, sum))
 }
 
 /// One row against `T` tokens. Per block of 32: |w| times x with w's sign, summed by pairs to 16 bits (at most
@@ -206,7 +156,7 @@ fn gemm_int8_block(row: &BlockRow<'_>, input: &BlockInput<'_>, out: &mut [f32]) 
         let groups = row.offset.len();
         for (t, out) in out.iter_mut().enumerate() {
             let sums = &input.sums[t * groups..][..groups];
-            *out += tile_f32([row.offset], [sums])[0][0];
+            *out += dot_f32(row.offset, sums);
         }
     }
 }
