@@ -159,7 +159,8 @@ impl Run<'_> {
         let norm = norm_name(block.l, input);
         let missing = |name: &String| self.row_type(name).is_some() && !self.done.contains_key(name);
         let refits = norm.as_ref().is_some_and(|norm| !self.done.contains_key(norm));
-        let open = names.iter().any(missing) || refits && names.iter().any(|name| self.row_type(name).is_some());
+        let open =
+            names.iter().any(missing) || refits && names.iter().any(|name| self.row_type(name).is_some());
         let mut norm_fit = None;
         let advances = matches!(input, Input::Wo | Input::Down);
         let fit = if open || advances { Some(self.gather(block, input, open)?) } else { None };
