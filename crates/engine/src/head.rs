@@ -75,6 +75,11 @@ impl Scan {
         Some(Self { copy, error })
     }
 
+    /// Bytes in memory of the scan of a classifier; `None` where there are no kernels for it.
+    pub(crate) fn bytes_for(rows: usize, cols: usize) -> Option<usize> {
+        Some(IntTiles::bytes_for(COPY, rows, cols)? + 4 * rows)
+    }
+
     /// Bytes in memory.
     pub(crate) fn byte_len(&self) -> usize {
         self.copy.byte_len() + self.error.len() * 4

@@ -96,8 +96,8 @@ pub fn kernel_choices() -> Vec<KernelChoice> {
     let tiles = |types, family, how: &str| KernelChoice { types, family, why: format!("{how} ({isa})") };
     let mut choices = vec![by_row("f32, f16, bf16", "f32 activations")];
     if IntTiles::takes(RowType::Q4_0) {
-        let how = "tiles of 4- or 8-bit codes on dot-product instructions measured fastest";
-        choices.push(tiles("q4, q8, int4, int8", "multiply", how));
+        let how = "tiles of 4- to 8-bit codes on dot-product instructions measured fastest";
+        choices.push(tiles("q4, q5, q8, q4_k, q5_k, q6_k, int4", "multiply", how));
         choices.push(by_row("other quantized", "int8 activations with a scale for each 32"));
     } else {
         choices.push(by_row("quantized", "int8 activations with a scale for each 32"));

@@ -315,6 +315,21 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_foreseen() {
+        for layers in [StoredType::F32, StoredType::Int8, StoredType::Int4, StoredType::Ternary] {
+            for (head, vocab_size) in [(StoredType::Q6K, 300), (layers, 17_000), (StoredType::F16, 300)] {
+                let memory = |only_described| {
+                    let config = ModelConfig { vocab_size, ..tiny(Architecture::Llama) };
+                    let loaded = made(config, layers, head, PathBuf::from("tiny")).unwrap();
+                    let options = LoadOptions { only_described, threads: Some(2), ..LoadOptions::default() };
+                    Model::new(loaded, &options).unwrap().memory(64)
+                };
+                assert_eq!(memory(true), memory(false), "{layers:?} {head:?} {vocab_size}");
+            }
+        }
+    }
+
+    #[test]
     fn shapes_have_the_published_numbers_of_parameters() {
         // Norms apart, which are a few thousandths.
         for (shape, parameters) in [

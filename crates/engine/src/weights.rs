@@ -34,7 +34,7 @@ pub(crate) enum Storage {
     Rows(Bytes),
     /// In tiles of ternary weights.
     Trits(Trits),
-    /// In tiles of 4- or 8-bit codes.
+    /// In tiles of 4- to 8-bit codes.
     Ints(IntTiles),
 }
 
@@ -107,6 +107,18 @@ impl WeightMatrix {
             bytes.release(0..usize::MAX);
             self.storage = packed;
         }
+    }
+
+    /// Bytes that it would take in tiles, if it is not in tiles and there are any for it.
+    fn packed_bytes(&self) -> Option<usize> {
+        let rows = matches!(self.storage, Storage::Rows(_)) && self.rows >= MIN_PACKED_ROWS;
+        let bytes = Trits::bytes_for(self.row_type, self.rows, self.cols);
+        bytes.or_else(|| IntTiles::bytes_for(self.row_type, self.rows, self.cols)).filter(|_| rows)
+    }
+
+    /// Bytes that a scan of it as the classifier would take.
+    fn scan_bytes(&self) -> Option<usize> {
+        Scan::bytes_for(self.rows, self.cols).filter(|_| Scan::pays(self.row_type, self.rows))
     }
 
     /// The first row that holds NaN or infinity.
@@ -305,6 +317,26 @@ impl Weights {
         for linear in self.layers.iter_mut().flat_map(Layer::linears_mut) {
             linear.weight.pack(family, threads, &mut arena);
         }
+    }
+
+    /// Bytes that are read in place from the mapped file, and bytes of all other memory. `foreseen`: as if it were packed,
+    /// with a scan of the classifier or without.
+    pub(crate) fn bytes(&self, foreseen: Option<bool>) -> (u64, u64) {
+        let (mut mapped, mut repacked) = (0, self.scan.as_ref().map_or(0, Scan::byte_len));
+        let classifier = self.classifier();
+        for matrix in self.matrices() {
+            let is_classifier = std::ptr::eq(matrix, classifier);
+            let packs = is_classifier || !std::ptr::eq(matrix, &self.token_embedding);
+            let scan = if foreseen == Some(true) && is_classifier { matrix.scan_bytes() } else { None };
+            let packed = matrix.packed_bytes().filter(|_| foreseen.is_some() && packs && scan.is_none());
+            match packed {
+                Some(packed) => repacked += packed,
+                None if matrix.is_owned() => repacked += matrix.byte_len(),
+                None => mapped += matrix.byte_len(),
+            }
+            repacked += scan.unwrap_or(0);
+        }
+        (mapped as u64, repacked as u64)
     }
 
     /// The first matrix that holds NaN or infinity, with the row: what to name when logits are not finite.

@@ -78,6 +78,9 @@ pub(crate) struct GenerateArgs {
     /// Go on after the model's end token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Guess up to N tokens from the text so far and check them in one pass: the same text, sooner where it repeats itself
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub(crate) draft: u8,
     /// Print one JSON object instead: prompt_ids, ids, text, finish_reason, timings
     #[arg(long)]
     pub(crate) json: bool,

@@ -50,6 +50,7 @@ pub(super) fn options(run: &RunArgs, chat_template: Option<String>) -> LoadOptio
         },
         exact_head: run.exact_head,
         realtime: run.realtime,
+        only_described: false,
         i2s_layout: run.i2s.map(i2s_layout),
     }
 }

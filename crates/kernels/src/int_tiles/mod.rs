@@ -45,6 +45,15 @@ impl IntTiles {
         kernels().int_tiles.is_some() && Shape::of(row_type).is_some()
     }
 
+    /// Bytes in memory of a matrix in tiles; `None` where [`IntTiles::takes`] says no or the size overflows.
+    pub fn bytes_for(row_type: RowType, rows: usize, cols: usize) -> Option<usize> {
+        let shape = Shape::of(row_type).filter(|_| Self::takes(row_type))?;
+        let (tiles, blocks) = (rows.div_ceil(TILE_ROWS), cols / BLOCK);
+        let lines = tiles.checked_mul(blocks * shape.width.lines())?;
+        let halves = |of_tile: usize| tiles.checked_mul(of_tile).map(|n| n.div_ceil(2));
+        lines.checked_add(halves(blocks)?)?.checked_add(halves(shape.extras(blocks))?)?.checked_mul(LINE)
+    }
+
     /// Packs the rows of `matrix` on `threads` threads; `None` where [`IntTiles::takes`] says no or
     /// there is no memory. `done` hears of the rows that have been read.
     pub fn pack(matrix: &Matrix<'_>, threads: usize, arena: &mut Arena, done: Done<'_>) -> Option<Self> {

@@ -12,6 +12,7 @@
 //! same bits.
 
 pub(crate) mod many;
+pub(crate) mod many_body;
 mod product;
 
 use std::cell::RefCell;
@@ -101,6 +102,13 @@ impl Trits {
     /// Whether this processor has kernels for tiles and rows of this type can be put into them: ternary with one scale.
     pub fn takes(row_type: RowType) -> bool {
         kernels().trits.is_some() && matches!(row_type, RowType::Ternary16 | RowType::Ternary32)
+    }
+
+    /// Bytes in memory of a matrix in tiles; `None` where [`Trits::takes`] says no or the size overflows.
+    pub fn bytes_for(row_type: RowType, rows: usize, cols: usize) -> Option<usize> {
+        let lines = cols.div_ceil(COLS_PER_BLOCK) * LINES_PER_BLOCK;
+        let bytes = rows.div_ceil(TILE_ROWS).checked_mul(lines)?.checked_mul(LINE)?;
+        bytes.checked_add(rows * 4).filter(|_| Self::takes(row_type))
     }
 
     /// Packs the rows of `matrix` on `threads` threads; `None` where [`Trits::takes`] says no, a code is

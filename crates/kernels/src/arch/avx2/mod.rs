@@ -5,6 +5,7 @@
 //! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
 
 mod int_tiles;
+mod many;
 mod trits;
 
 use std::arch::x86_64::*;
@@ -28,8 +29,12 @@ pub(crate) const TABLE: Kernels = Kernels {
     int_tiles: Some(int_tiles::int_tile),
 };
 
-static TRITS: TritKernels =
-    TritKernels { tables: trits::tables, lookup: trits::lookup, multiply: trits::multiply, many: None };
+static TRITS: TritKernels = TritKernels {
+    tables: trits::tables,
+    lookup: trits::lookup,
+    multiply: trits::multiply,
+    many: Some(&many::MANY),
+};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {
