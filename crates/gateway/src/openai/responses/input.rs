@@ -17,7 +17,7 @@ pub(super) enum Input {
 /// An item of a conversation.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Item {
+pub(super) enum Item {
     Typed(TypedItem),
     /// A message without its type.
     Message(Message),
@@ -26,7 +26,7 @@ enum Item {
 /// An item that says what it is. What an answer's items have besides is accepted.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum TypedItem {
+pub(super) enum TypedItem {
     Message(Message),
     FunctionCall { call_id: String, name: String, arguments: String },
     FunctionCallOutput { call_id: String, output: Content },
@@ -35,7 +35,7 @@ enum TypedItem {
 
 /// A message.
 #[derive(Debug, Deserialize, ToSchema)]
-struct Message {
+pub(super) struct Message {
     #[schema(pattern = "^(user|assistant|system|developer)$")]
     role: String,
     content: Content,
@@ -44,14 +44,14 @@ struct Message {
 /// A text, or parts.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Content {
+pub(super) enum Content {
     Text(String),
     Parts(Vec<Part>),
 }
 
 /// A part: only text can be read.
 #[derive(Debug, Deserialize, ToSchema)]
-struct Part {
+pub(super) struct Part {
     #[serde(rename = "type")]
     #[schema(pattern = "^(input_text|output_text|text)$")]
     kind: String,
