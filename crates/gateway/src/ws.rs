@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures_util::stream::{self, AbortHandle, Abortable, BoxStream, SelectAll};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Limited};
@@ -62,13 +63,14 @@ enum Kind {
 pub(crate) async fn open(
     State(gate): State<Gate>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Response {
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     if !is_welcome(&headers, &gate.app.config.cors) {
-        return ApiError::forbidden("This origin may not connect (--cors lets it in)").into_response();
+        return Err(ApiError::forbidden("This origin may not connect (--cors lets it in)"));
     }
     let upgrade = upgrade.max_message_size(limits::BODY).max_frame_size(limits::BODY);
-    upgrade.on_upgrade(move |socket| Connection::new(gate, &headers).run(socket))
+    Ok(upgrade.on_upgrade(move |socket| Connection::new(gate, &headers).run(socket)))
 }
 
 fn is_welcome(headers: &HeaderMap, allowed: &[String]) -> bool {

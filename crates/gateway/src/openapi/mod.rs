@@ -49,6 +49,22 @@ pub(crate) struct AnthropicErrorObject {
     message: String,
 }
 
+/// What a connection carries. A client sends `{"type": "request", "id", "path", "body"}` and `{"type": "cancel", "id"}`; the
+/// server these messages.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Connected {
+    /// `event`, `response`, `done`, `error` or `cancelled`.
+    r#type: String,
+    /// The request's.
+    id: String,
+    /// Of `event` and `response`: what the request's path answers.
+    data: Option<serde_json::Value>,
+    /// Of `error`: HTTP's status.
+    status: Option<u16>,
+    /// Of `error`: the error of the request's path.
+    error: Option<serde_json::Value>,
+}
+
 /// The text in the making.
 pub(crate) struct Document {
     paths: Map<String, Value>,

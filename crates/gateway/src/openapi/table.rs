@@ -3,8 +3,11 @@
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AnthropicError, Document, ErrorBody, OllamaError, Operation};
+use super::{AnthropicError, Connected, Document, ErrorBody, OllamaError, Operation};
 use crate::anthropic::{MessagesAnswer, MessagesRequest, TokenCount};
+use crate::batch::batches::{Batch, BatchRequest};
+use crate::batch::files::Page;
+use crate::batch::store::FileObject;
 use crate::llama_cpp::{Prompt, Props, TemplateRequest};
 use crate::openai::chat::{ChatRequest, Completion};
 use crate::openai::completions::{CompletionRequest, TextCompletion};
@@ -64,6 +67,12 @@ pub(super) fn document() -> Value {
     openai.post::<CompletionRequest, TextCompletion>("/v1/completions", "Goes on with a text", SSE);
     openai.post::<EmbeddingRequest, EmbeddingList>("/v1/embeddings", "Texts as vectors", None);
     openai.post::<ResponsesRequest, ResponseObject>("/v1/responses", "Answers an input", SSE);
+    openai.post::<BatchRequest, Batch>("/v1/batches", "Takes requests that nobody waits for", None);
+    openai.get::<Page<Batch>>("/v1/batches", "The batches, the newest first", &[400]);
+    openai.get::<Batch>("/v1/batches/{id}", "How far a batch is", &[400, 404]);
+    openai.get::<Page<FileObject>>("/v1/files", "The files, the newest first", &[400]);
+    openai.get::<FileObject>("/v1/files/{id}", "A file", &[400, 404]);
+    openai.get::<Connected>("/v1/ws", "Several requests over one WebSocket", &[400, 403]);
     let error = document.schema::<AnthropicError>();
     let mut table = Table { document: &mut document, tag: "Anthropic", error };
     table.post::<MessagesRequest, MessagesAnswer>("/v1/messages", "Answers a conversation", SSE);
