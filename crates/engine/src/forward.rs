@@ -1,13 +1,16 @@
 //! The forward pass of every architecture, top to bottom.
 
+pub mod layerwise;
+
 use kernels::attention::{Heads, Span, attend, parts_capacity};
 use kernels::ops::{add_on, rms_norm_rows_in_place};
 use kernels::rope::{rotate_rows, rotation, table_len};
 use kernels::{Activations, MatmulError};
 
-use crate::batch::{LogitsOf, Slot};
+use crate::batch::Slot;
 use crate::config::{ModelConfig, Rope};
 use crate::head::ScanBuffers;
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::cache_shape;
 use crate::model::Model;
 use crate::profile::{Operation, Profile};
@@ -20,8 +23,8 @@ pub const MAX_BATCH: usize = 128;
 /// Buffers of the forward pass, reused from step to step. T stands for the tokens of the batch.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// Residual stream, `[T, dim]`.
-    x: Vec<f32>,
+    /// Residual stream, `[T, dim]`; after the pass that of the rows with logits.
+    pub(crate) x: Vec<f32>,
     /// Output of a block, `[T, dim]` or `[T, n_heads * head_dim]`.
     xb: Vec<f32>,
     /// Queries, `[T, n_heads * head_dim]`.
@@ -44,6 +47,8 @@ pub(crate) struct Buffers {
     scan: ScanBuffers,
     /// Where the time goes, if somebody asked.
     pub(crate) profile: Option<Profile>,
+    /// What each layer leaves, if somebody asked.
+    pub(crate) hidden_states: Option<HiddenStates>,
 }
 
 impl Buffers {
@@ -72,6 +77,7 @@ impl Buffers {
             logits: Vec::with_capacity(c.vocab_size),
             scan,
             profile: None,
+            hidden_states: None,
         }
     }
 
@@ -113,6 +119,9 @@ pub(crate) fn forward(model: &Model, slots: &mut [Slot<'_>], b: &mut Buffers) ->
     for (l, layer) in model.weights.layers.iter().enumerate() {
         attention(model, layer, l, slots, b)?;
         feed_forward(model, layer, l, b)?;
+        if let Some(kept) = &mut b.hidden_states {
+            kept.record(l, &b.x);
+        }
     }
     logits(model, slots, b)?;
     b.lap(None, Operation::Classifier);
@@ -165,8 +174,7 @@ fn attention(
     b.lap(Some(l), Operation::Rope);
     let span = |i: usize| {
         let Slot { cache, ids, .. } = &slots[i];
-        let (cached, pages) = cache.layer(l);
-        Span { tokens: ids.len(), position: cache.position(), cached, pages }
+        Span { tokens: ids.len(), position: cache.position(), layer: l, pages: cache.pages() }
     };
     b.xb.resize(b.q.len(), 0.0);
     let heads = heads(c, sliding.map(|s| s.window));
@@ -209,7 +217,7 @@ fn logits(model: &Model, slots: &[Slot<'_>], b: &mut Buffers) -> Result<(), Matm
     let weight = Some(&model.weights.rms_final[..]);
     let mut first = 0;
     // What a slot gets does not depend on what its neighbours ask for.
-    for slots in slots.chunk_by(|a, b| (a.logits == LogitsOf::Best) == (b.logits == LogitsOf::Best)) {
+    for slots in slots.chunk_by(|a, b| a.logits.window() == b.logits.window()) {
         let n: usize = slots.iter().map(Slot::rows).sum();
         if n == 0 {
             continue;
@@ -217,10 +225,10 @@ fn logits(model: &Model, slots: &[Slot<'_>], b: &mut Buffers) -> Result<(), Matm
         let logits = &mut b.logits[first * c.vocab_size..(first + n) * c.vocab_size];
         b.input.load_normed(&model.team, &b.x[first * c.dim..(first + n) * c.dim], c.dim, weight, c.norm_eps);
         b.input.ensure_on(&model.team, form);
-        match &model.weights.scan {
-            Some(scan) if slots.iter().any(|slot| slot.logits == LogitsOf::Best) => {
+        match (&model.weights.scan, slots.first().and_then(|slot| slot.logits.window())) {
+            (Some(scan), Some(window)) => {
                 let exact = classifier.view()?;
-                scan.logits(&exact, &model.team, &mut b.input, form, &mut b.scan, logits)?;
+                scan.logits(&exact, &model.team, &mut b.input, form, window, &mut b.scan, logits)?;
             }
             _ => classifier.multiply(&model.team, &mut b.input, form, logits)?,
         }

@@ -162,7 +162,7 @@ pub fn generate(
         stop.take_certain(&mut text);
         answer.text.push_str(&text);
         let flow = each(Step { id, text: &text });
-        if ends || stop.found() {
+        if ends || stop.found().is_some() {
             answer.finish_reason = FinishReason::Stop;
             break;
         }
@@ -178,7 +178,7 @@ pub fn generate(
     answer.timings.decode = decode_started.elapsed();
     // What was held back as the possible start of a stop string or of a character is text after all.
     if let Some(decoder) = decoder
-        && !stop.found()
+        && stop.found().is_none()
     {
         stop.push(&decoder.finish());
         let rest = stop.finish();

@@ -60,11 +60,16 @@ impl Sampling {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// The logits that the choice needs: where nothing but the model speaks for a token, the best are enough.
+    /// The logits that the choice needs: all only where a token may be chosen that the model finds unlikely.
     pub fn logits(&self) -> LogitsOf {
         let penalties = [self.frequency_penalty, self.presence_penalty, self.repetition_penalty - 1.0];
         let of_the_model = self.logit_bias.is_empty() && penalties.iter().all(|&p| p == 0.0);
-        if of_the_model { LogitsOf::Best } else { LogitsOf::Last }
+        match self.temperature {
+            _ if !of_the_model => LogitsOf::Last,
+            0.0 => LogitsOf::Best,
+            ..=1.0 => LogitsOf::Likely,
+            _ => LogitsOf::Last,
+        }
     }
 
     /// Refuses values that mean nothing, naming the parameter.
@@ -142,6 +147,25 @@ impl Sampler {
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         self.penalize();
+        self.choose()
+    }
+
+    /// The same among the tokens whose bit in `allowed` is set, 32 to a word, the lowest bit first; at least one must be.
+    pub fn sample_allowed(&mut self, logits: &[f32], allowed: &[u32]) -> u32 {
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        self.penalize();
+        for (i, logits) in self.logits.chunks_mut(32).enumerate() {
+            let word = allowed.get(i).copied().unwrap_or(0);
+            if word != u32::MAX {
+                let outside = logits.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0);
+                outside.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            }
+        }
+        self.choose()
+    }
+
+    fn choose(&mut self) -> u32 {
         if self.sampling.temperature == 0.0 || self.sampling.top_k == 1 {
             return argmax(&self.logits);
         }
@@ -200,7 +224,7 @@ impl Sampler {
         let kept = nucleus.map_or(self.candidates.len(), |i| i + 1);
         self.candidates.truncate(kept);
         let floor = self.candidates.first().map_or(0.0, |c| c.1 * s.min_p);
-        self.candidates.retain(|c| c.1 >= floor);
+        self.candidates.retain(|c| c.1 >= floor && c.1 > 0.0);
     }
 
     fn draw(&mut self) -> u32 {

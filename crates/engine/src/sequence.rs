@@ -3,6 +3,7 @@
 use crate::batch::{Batch, LogitsOf, Slot, check};
 use crate::error::EngineError;
 use crate::forward::MAX_BATCH;
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::KvCache;
 use crate::model::Model;
 use crate::profile::Profile;
@@ -76,6 +77,16 @@ impl<'m> Sequence<'m> {
     /// What was taken since [`Sequence::start_profile`], and no more is.
     pub fn take_profile(&mut self) -> Option<Profile> {
         self.batch.take_profile()
+    }
+
+    /// From now on the hidden states behind each layer are kept.
+    pub fn keep_hidden_states(&mut self) {
+        self.batch.keep_hidden_states();
+    }
+
+    /// Those of the last tokens, [`MAX_BATCH`] of them at most, since [`Sequence::keep_hidden_states`].
+    pub fn hidden_states(&self) -> Option<&HiddenStates> {
+        self.batch.hidden_states()
     }
 
     /// Runs `ids` and returns the logits `[vocab_size]` of the last one.

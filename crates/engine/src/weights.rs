@@ -308,7 +308,7 @@ impl Weights {
         // there is nothing beside it.
         let classifier = self.wcls.as_mut().unwrap_or(&mut self.token_embedding);
         if scan && Scan::pays(classifier.row_type, classifier.rows) {
-            self.scan = classifier.view().ok().and_then(|rows| Scan::new(&rows, family, threads, &mut arena));
+            self.scan = classifier.view().ok().and_then(|rows| Scan::new(&rows, threads, &mut arena));
         }
         match (&self.scan, &classifier.storage) {
             (Some(_), Storage::Rows(bytes)) => bytes.release(0..usize::MAX),

@@ -37,6 +37,10 @@ pub enum TensorType {
     /// bitnet.cpp's ternary type (GGUF type 36): 2-bit codes of the whole tensor, then one f32 scale in a
     /// tail of 32 bytes. The file does not say whether the codes are grouped as on x86 or as on ARM.
     I2_S,
+    /// Our own: 64 ternary weights in 15 bytes; the last block of a row may be filled up.
+    TG1,
+    /// Our own: 64 weights in two ternary planes, 28 bytes; filled up likewise.
+    TG2,
 }
 
 impl TensorType {
@@ -62,6 +66,8 @@ impl TensorType {
             Self::TQ1_0 => (256, 54),
             Self::TQ2_0 => (256, 66),
             Self::I2_S => (4, 1),
+            Self::TG1 => (64, 15),
+            Self::TG2 => (64, 28),
         }
     }
 
@@ -74,10 +80,11 @@ impl TensorType {
     /// blocks or the product overflows.
     pub fn tensor_bytes(self, rows: u64, cols: u64) -> Option<u64> {
         let (weights, bytes) = self.block();
-        if !cols.is_multiple_of(weights) {
+        let filled_up = matches!(self, Self::TG1 | Self::TG2);
+        if !filled_up && !cols.is_multiple_of(weights) {
             return None;
         }
-        (cols / weights).checked_mul(bytes)?.checked_mul(rows)?.checked_add(self.tail_bytes())
+        cols.div_ceil(weights).checked_mul(bytes)?.checked_mul(rows)?.checked_add(self.tail_bytes())
     }
 }
 

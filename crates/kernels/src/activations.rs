@@ -153,20 +153,6 @@ impl Activations {
         &self.f32
     }
 
-    /// The length of token `t`'s f32 form, and of what its token-wise int8 form differs from it (both Euclidean). That form
-    /// has to be there.
-    pub fn length_and_rounding(&self, t: usize) -> (f32, f32) {
-        let scale = self.token.scale[t * self.blocks()];
-        let x = &self.f32[t * self.cols..][..self.cols];
-        let (mut length, mut rounding) = (0.0, 0.0);
-        for (x, &q) in x.iter().zip(&self.token.q[t * self.cols..]) {
-            let rest = x - f32::from(q) * scale;
-            length += x * x;
-            rounding += rest * rest;
-        }
-        (f32::sqrt(length), f32::sqrt(rounding))
-    }
-
     pub(crate) fn int8(&self, form: ActivationForm) -> &Int8 {
         if form == ActivationForm::Int8Token { &self.token } else { &self.block }
     }

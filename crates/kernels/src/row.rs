@@ -53,11 +53,15 @@ pub enum RowType {
     Ternary16,
     /// As [`RowType::Ternary16`] with an f32 scale: what all other ternary files are repacked into.
     Ternary32,
+    /// 64 ternary weights, 5 a byte in base 3; per 32 an 8-bit scale. The last block of a row may be filled up.
+    TG1,
+    /// 64 weights in -4..=4 as two planes of ternary digits, 3 t + u; per 32 an 8-bit scale. Filled up likewise.
+    TG2,
 }
 
 impl RowType {
     /// All types, in the order of their declaration.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -80,11 +84,13 @@ impl RowType {
         Self::Int8,
         Self::Ternary16,
         Self::Ternary32,
+        Self::TG1,
+        Self::TG2,
     ];
 
-    /// `(weights, bytes)` of one block. A row is a whole number of blocks, save for [`RowType::Ternary16`] and
-    /// [`RowType::Ternary32`], whose last byte may be filled up with zero codes and whose scale stands before
-    /// the first block ([`RowType::header_bytes`]).
+    /// `(weights, bytes)` of one block. A row is a whole number of blocks, save for those whose last block may be
+    /// filled up with zeros ([`RowType::takes_any_width`]). The scale of [`RowType::Ternary16`] and
+    /// [`RowType::Ternary32`] stands before the first block ([`RowType::header_bytes`]).
     pub const fn block(self) -> (usize, usize) {
         match self {
             Self::F32 => (1, 4),
@@ -105,6 +111,8 @@ impl RowType {
             Self::TQ1_0 => (256, 54),
             Self::TQ2_0 => (256, 66),
             Self::Ternary16 | Self::Ternary32 => (4, 1),
+            Self::TG1 => (64, 15),
+            Self::TG2 => (64, 28),
         }
     }
 
@@ -122,13 +130,18 @@ impl RowType {
     pub const fn row_bytes(self, cols: usize) -> Option<usize> {
         let (weights, bytes) = self.block();
         let header = self.header_bytes();
-        if header == 0 && !cols.is_multiple_of(weights) {
+        if !self.takes_any_width() && !cols.is_multiple_of(weights) {
             return None;
         }
         match cols.div_ceil(weights).checked_mul(bytes) {
             Some(blocks) => blocks.checked_add(header),
             None => None,
         }
+    }
+
+    /// Whether the last block of a row may be filled up: Ternary16, Ternary32, TG1, TG2.
+    pub const fn takes_any_width(self) -> bool {
+        matches!(self, Self::Ternary16 | Self::Ternary32 | Self::TG1 | Self::TG2)
     }
 
     /// Whether a weight is a floating-point number by itself: F32, F16, BF16.
@@ -194,6 +207,8 @@ impl RowType {
             Self::Int8 => "Int8",
             Self::Ternary16 => "Ternary16",
             Self::Ternary32 => "Ternary32",
+            Self::TG1 => "TG1",
+            Self::TG2 => "TG2",
         }
     }
 }

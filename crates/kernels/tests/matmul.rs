@@ -29,7 +29,9 @@ fn cases() -> Vec<(RowType, Vec<usize>)> {
         (RowType::TQ1_0, vec![256, 768]),
         (RowType::TQ2_0, vec![256, 768]),
         (RowType::Ternary16, any.clone()),
-        (RowType::Ternary32, any),
+        (RowType::Ternary32, any.clone()),
+        (RowType::TG1, any.clone()),
+        (RowType::TG2, any),
     ]
 }
 
@@ -96,6 +98,8 @@ fn threads_and_batches_change_no_bit() {
         (RowType::Q8_0, 96),
         (RowType::TQ2_0, 256),
         (RowType::Ternary32, 172),
+        (RowType::TG1, 576),
+        (RowType::TG2, 172),
     ] {
         let (rows, tokens) = (23, 7);
         let bytes = weights(ty, rows, cols);

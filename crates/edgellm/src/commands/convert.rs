@@ -42,6 +42,7 @@ pub(crate) fn run(args: &ConvertArgs, out: &mut Output) -> Result<()> {
             Ternary::Tq1_0 => TernaryType::Tq1_0,
             Ternary::Tq2_0 => TernaryType::Tq2_0,
         },
+        ..Options::default()
     };
     let input = resolve::model(&args.input)?;
     let progress = output::step_progress()?;

@@ -67,6 +67,8 @@ pub(crate) fn row_type(ty: TensorType) -> Option<RowType> {
         TensorType::MXFP4 => RowType::MXFP4,
         TensorType::TQ1_0 => RowType::TQ1_0,
         TensorType::TQ2_0 => RowType::TQ2_0,
+        TensorType::TG1 => RowType::TG1,
+        TensorType::TG2 => RowType::TG2,
         _ => return None,
     })
 }

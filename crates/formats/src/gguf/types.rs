@@ -1,9 +1,9 @@
-//! Ids of tensor types: ggml's `enum ggml_type`, and those that bitnet.cpp's fork adds.
+//! Ids of tensor types: ggml's `enum ggml_type`, those that bitnet.cpp's fork adds, and our own from 4001 on.
 
 use crate::tensor::TensorType;
 
 /// The types that we read, with their ids in the file.
-const KNOWN: [(u32, TensorType); 24] = [
+const KNOWN: [(u32, TensorType); 26] = [
     (0, TensorType::F32),
     (1, TensorType::F16),
     (2, TensorType::Q4_0),
@@ -28,6 +28,8 @@ const KNOWN: [(u32, TensorType); 24] = [
     (35, TensorType::TQ2_0),
     (36, TensorType::I2_S),
     (MXFP4_ID, TensorType::MXFP4),
+    (4001, TensorType::TG1),
+    (4002, TensorType::TG2),
 ];
 
 /// ggml's MXFP4, but TL2 in files of bitnet.cpp, whose fork took the id first.

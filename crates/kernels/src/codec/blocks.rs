@@ -45,9 +45,21 @@ pub(super) fn unpack_blocks<B, const BYTES: usize, const WEIGHTS: usize, const G
     B: Block<BYTES, WEIGHTS, GROUPS>,
 {
     const { assert_sizes::<B, BYTES, WEIGHTS, GROUPS>() };
-    let q = out.q.as_chunks_mut::<WEIGHTS>().0;
-    let scale = out.scale.as_chunks_mut::<GROUPS>().0;
+    let (q, q_tail) = out.q.as_chunks_mut::<WEIGHTS>();
+    let (scale, scale_tail) = out.scale.as_chunks_mut::<GROUPS>();
     let blocks = bytes.as_chunks::<BYTES>().0;
+    if B::ROW_TYPE.takes_any_width()
+        && let (Some(last), false) = (blocks.last(), q_tail.is_empty())
+    {
+        let mut filled = [0; WEIGHTS];
+        let groups = B::unpack(last, &mut filled);
+        q_tail.copy_from_slice(&filled[..q_tail.len()]);
+        // One scale too many for half a block: with it the tail is a whole block's.
+        match scale_tail.len() {
+            0 => scale.last_mut().map_or((), |scale| *scale = groups.scale),
+            n => scale_tail.copy_from_slice(&groups.scale[..n]),
+        }
+    }
     if B::ROW_TYPE.has_offset() {
         let offset = out.offset.as_chunks_mut::<GROUPS>().0;
         for (((bytes, q), scale), offset) in blocks.iter().zip(q).zip(scale).zip(offset) {
@@ -76,7 +88,15 @@ pub(super) fn dequantize_blocks<B, const BYTES: usize, const WEIGHTS: usize, con
 {
     const { assert_sizes::<B, BYTES, WEIGHTS, GROUPS>() };
     let blocks = bytes.as_chunks::<BYTES>().0;
-    let out = out.as_chunks_mut::<WEIGHTS>().0;
+    let (out, tail) = out.as_chunks_mut::<WEIGHTS>();
+    if B::ROW_TYPE.takes_any_width()
+        && let (Some(last), false) = (blocks.last(), tail.is_empty())
+    {
+        let (mut q, mut filled) = ([0; WEIGHTS], [0.0; WEIGHTS]);
+        let groups = B::unpack(last, &mut q);
+        multiply_out(&q, &groups, false, &mut filled);
+        tail.copy_from_slice(&filled[..tail.len()]);
+    }
     let mut run = [([0; WEIGHTS], Groups::scaled([0.0; GROUPS])); RUN];
     for (blocks, out) in blocks.chunks(RUN).zip(out.chunks_mut(RUN)) {
         for (bytes, (q, groups)) in blocks.iter().zip(&mut run) {

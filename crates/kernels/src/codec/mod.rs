@@ -7,7 +7,7 @@
 //! (adding 0 would turn -0 into +0).
 //!
 //! Each type is one function from a block's bytes to `q` and the scales, in `legacy`, `k_quants`, `iq`,
-//! [`ternary`], [`int4`] and [`int8`]. They are `inline(always)` and free of bounds checks, so that a caller
+//! [`ternary`], [`grouped`], [`int4`] and [`int8`]. They are `inline(always)` and free of bounds checks, so that a caller
 //! compiled with `#[target_feature]` gets them vectorized for its own instruction set.
 //!
 //! Nothing here panics on any bytes: a NaN or infinite scale gives NaN or infinite values.
@@ -15,7 +15,9 @@
 #![allow(non_camel_case_types, reason = "block types have the field's own names")]
 
 mod blocks;
+mod encode;
 mod float;
+pub mod grouped;
 pub mod int4;
 pub mod int8;
 mod iq;
@@ -25,6 +27,7 @@ mod legacy;
 pub mod repack;
 pub mod ternary;
 
+pub use encode::encode_row;
 use thiserror::Error;
 
 use crate::row::RowType;
@@ -85,9 +88,9 @@ pub enum CodecError {
 pub struct UnpackedRow {
     /// `cols` integers.
     pub q: Vec<i8>,
-    /// `cols / group` factors.
+    /// `cols / group` factors, rounded up.
     pub scale: Vec<f32>,
-    /// `cols / group` summands; empty when `has_offset` is false.
+    /// As many summands; empty when `has_offset` is false.
     pub offset: Vec<f32>,
     /// Weights that share a scale: 16, 32 or the whole row.
     pub group: usize,
@@ -101,7 +104,7 @@ impl UnpackedRow {
     fn shape(&mut self, row_type: RowType, cols: usize) {
         self.group = row_type.group(cols);
         self.has_offset = row_type.has_offset();
-        let groups = if cols == 0 { 0 } else { cols / self.group };
+        let groups = if cols == 0 { 0 } else { cols.div_ceil(self.group) };
         self.q.resize(cols, 0);
         self.scale.resize(groups, 0.0);
         self.offset.resize(if self.has_offset { groups } else { 0 }, 0.0);
@@ -156,6 +159,8 @@ macro_rules! for_block_type {
             RowType::TQ2_0 => $run::<ternary::TQ2_0, _, _, _>($($argument),*),
             RowType::Int4 => $run::<int4::Int4, _, _, _>($($argument),*),
             RowType::Int8 => $run::<int8::Int8, _, _, _>($($argument),*),
+            RowType::TG1 => $run::<grouped::TG1, _, _, _>($($argument),*),
+            RowType::TG2 => $run::<grouped::TG2, _, _, _>($($argument),*),
             $($other => $value),+
         }
     };
@@ -221,6 +226,7 @@ pub fn quantize_row(row_type: RowType, row: &[f32], out: &mut [u8]) -> Result<()
         RowType::Int4 => blocks::quantize_blocks(row, out, int4::quantize_int4),
         RowType::Int8 => blocks::quantize_blocks(row, out, int8::quantize_int8),
         RowType::Ternary16 | RowType::Ternary32 => ternary::quantize(row_type, row, out),
+        RowType::TG1 | RowType::TG2 => grouped::quantize(row_type, row, out),
         _ => return Err(CodecError::NotWritable(row_type)),
     }
     Ok(())
@@ -248,7 +254,7 @@ mod tests {
         ) {
             for row_type in RowType::ALL {
                 let weights = row_type.block().0;
-                let cols = if weights <= 4 { odd } else { blocks * 256 };
+                let cols = if row_type.takes_any_width() || weights == 1 { odd } else { blocks * 256 };
                 let row = &bytes[..row_type.row_bytes(cols).unwrap()];
                 let (mut expected, mut unpacked) = (vec![0.0; cols], UnpackedRow::default());
                 dequantize_checked(row_type, row, &mut expected);

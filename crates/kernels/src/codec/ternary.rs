@@ -145,7 +145,9 @@ pub fn quantize_run(weights: &[f32]) -> Vec<u8> {
     codes
 }
 
-fn pack_signs(weights: &[f32], threshold: f32, codes: &mut [u8]) {
+/// The codes of weights that count as their sign where they are larger than `threshold`, and as 0 elsewhere;
+/// `ceil(n / 4)` bytes.
+pub fn pack_signs(weights: &[f32], threshold: f32, codes: &mut [u8]) {
     let sign = |w: f32| i8::from(w > threshold) - i8::from(w < -threshold);
     for (weights, byte) in weights.chunks(4).zip(codes) {
         let mut q = [0; 4];
@@ -156,21 +158,47 @@ fn pack_signs(weights: &[f32], threshold: f32, codes: &mut [u8]) {
     }
 }
 
-/// Mean magnitude; 0 of nothing. The sum is f64: an f32 would stop growing over a large tensor.
-fn mean_abs<'a>(weights: impl Iterator<Item = &'a f32>) -> f32 {
-    let add = |(sum, count), w: &f32| (sum + f64::from(w.abs()), count + 1u64);
-    let (sum, count) = weights.fold((0.0, 0), add);
-    if count == 0 { 0.0 } else { (sum / count as f64) as f32 }
+/// Mean magnitude of weights that come in pieces. The sum is f64: an f32 would stop growing over a large tensor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MeanMagnitude {
+    sum: f64,
+    count: u64,
+}
+
+impl MeanMagnitude {
+    /// Counts these weights in.
+    pub fn add<'a>(&mut self, weights: impl IntoIterator<Item = &'a f32>) {
+        for w in weights {
+            self.sum += f64::from(w.abs());
+            self.count += 1;
+        }
+    }
+
+    /// The mean; 0 of nothing.
+    pub fn get(&self) -> f32 {
+        if self.count == 0 { 0.0 } else { (self.sum / self.count as f64) as f32 }
+    }
+}
+
+fn mean_abs<'a>(weights: impl IntoIterator<Item = &'a f32>) -> f32 {
+    let mut mean = MeanMagnitude::default();
+    mean.add(weights);
+    mean.get()
 }
 
 pub(super) fn quantize_tq1_0(row: &[f32; 256], out: &mut [u8; 54]) {
     let (d, digits) = ternary_digits(row);
+    pack_base_3(&digits, &mut out[..52]);
+    out[52..].copy_from_slice(&f16_to_le_bytes(d));
+}
+
+/// The codes of a TQ1_0 block, 52 bytes, of its 256 digits.
+pub(super) fn pack_base_3(digits: &[u8], out: &mut [u8]) {
     let (first, rest) = digits.split_at(160);
     let (second, third) = rest.split_at(80);
     pack_trits(first, &mut out[..32]);
     pack_trits(second, &mut out[32..48]);
     pack_trits(third, &mut out[48..52]);
-    out[52..].copy_from_slice(&f16_to_le_bytes(d));
 }
 
 /// Five digits a byte at a stride of the output's length; a missing fifth one is 0.
@@ -185,12 +213,17 @@ fn pack_trits(digits: &[u8], out: &mut [u8]) {
 
 pub(super) fn quantize_tq2_0(row: &[f32; 256], out: &mut [u8; 66]) {
     let (d, digits) = ternary_digits(row);
+    pack_two_bits(&digits, &mut out[..64]);
+    out[64..].copy_from_slice(&f16_to_le_bytes(d));
+}
+
+/// The codes of a TQ2_0 block, 64 bytes, of its 256 digits.
+pub(super) fn pack_two_bits(digits: &[u8], out: &mut [u8]) {
     for (digits, out) in digits.as_chunks::<128>().0.iter().zip(out.as_chunks_mut::<32>().0) {
         for (m, byte) in out.iter_mut().enumerate() {
             *byte = digits[m] | digits[m + 32] << 2 | digits[m + 64] << 4 | digits[m + 96] << 6;
         }
     }
-    out[64..].copy_from_slice(&f16_to_le_bytes(d));
 }
 
 /// The block's largest magnitude, and each weight in units of it, rounded (half away from 0), plus 1: 0..=2.

@@ -23,6 +23,7 @@ use crate::trits::LINE;
 use layout::{Halves, Shape, as_halves, as_halves_mut};
 pub(crate) use layout::{IntTile, TILE_ROWS};
 use pack::Part;
+pub use pack::Seen;
 pub use product::matmul_int_tiles;
 pub(crate) use product::{IntInput, IntKernel};
 
@@ -56,7 +57,30 @@ impl IntTiles {
     /// Packs the rows of `matrix` on `threads` threads; `None` where [`IntTiles::takes`] says no or
     /// there is no memory. `done` hears of the rows that have been read.
     pub fn pack(matrix: &Matrix<'_>, threads: usize, arena: &mut Arena, done: Done<'_>) -> Option<Self> {
-        let shape = Shape::of(matrix.row_type()).filter(|_| Self::takes(matrix.row_type()))?;
+        Self::pack_as(matrix, None, threads, arena, done)
+    }
+
+    /// Packs the rows of `matrix`, of any type, rounded to `row_type`. `seen` is shown each row before and after.
+    pub fn pack_rounded(
+        matrix: &Matrix<'_>,
+        row_type: RowType,
+        threads: usize,
+        arena: &mut Arena,
+        seen: Seen<'_>,
+    ) -> Option<Self> {
+        Self::pack_as(matrix, Some((row_type, seen)), threads, arena, &|_| ())
+    }
+
+    fn pack_as(
+        matrix: &Matrix<'_>,
+        rounded: Option<(RowType, Seen<'_>)>,
+        threads: usize,
+        arena: &mut Arena,
+        done: Done<'_>,
+    ) -> Option<Self> {
+        let row_type = rounded.map_or(matrix.row_type(), |(row_type, _)| row_type);
+        let shape = Shape::of(row_type).filter(|_| Self::takes(row_type))?;
+        row_type.row_bytes(matrix.cols())?;
         let (rows, cols) = (matrix.rows(), matrix.cols());
         let (tiles, blocks) = (rows.div_ceil(TILE_ROWS), cols / BLOCK);
         let (of_lines, of_extras) = (blocks * shape.width.lines(), shape.extras(blocks));
@@ -69,12 +93,12 @@ impl IntTiles {
             let mut extras = as_halves_mut(&mut extras).chunks_mut((share * of_extras).max(1));
             let scales = as_halves_mut(&mut scales).chunks_mut(share * blocks);
             for (i, (lines, scales)) in lines.chunks_mut(share * of_lines).zip(scales).enumerate() {
-                let part = Part { matrix, first_row: i * share * TILE_ROWS, shape, done };
+                let part = Part { matrix, rounded, first_row: i * share * TILE_ROWS, shape, done };
                 let extras = extras.next().unwrap_or_default();
                 scope.spawn(move || part.pack(lines, scales, extras));
             }
         });
-        Some(Self { row_type: matrix.row_type(), shape, rows, cols, lines, scales, extras })
+        Some(Self { row_type, shape, rows, cols, lines, scales, extras })
     }
 
     /// Output dimension.

@@ -3,14 +3,20 @@
 use super::layout::{Halves, SUPER_BLOCK, Scaling, Shape, TILE_ROWS, Width};
 use crate::activations::BLOCK;
 use crate::arena::{Done, ROWS_AT_ONCE};
-use crate::codec::{UnpackedRow, super_blocks};
+use crate::codec::{UnpackedRow, quantize_row, super_blocks};
 use crate::dispatch::kernels;
 use crate::matmul::Matrix;
+use crate::row::RowType;
 use crate::trits::Line;
+
+/// Is shown a row's number, its weights before rounding, and after it.
+pub type Seen<'a> = &'a (dyn Fn(usize, &[f32], &[f32]) + Sync);
 
 /// A share of the rows, to be packed.
 pub(super) struct Part<'a> {
     pub(super) matrix: &'a Matrix<'a>,
+    /// The type that the rows are rounded to first, and who sees that.
+    pub(super) rounded: Option<(RowType, Seen<'a>)>,
     pub(super) first_row: usize,
     pub(super) shape: Shape,
     pub(super) done: Done<'a>,
@@ -19,16 +25,21 @@ pub(super) struct Part<'a> {
 impl Part<'_> {
     /// Fills whole tiles; the last one's rows may be fewer.
     pub(super) fn pack(&self, lines: &mut [Line], scales: &mut [Halves], extras: &mut [Halves]) {
-        let mut unpacked = UnpackedRow::default();
+        let (mut unpacked, mut rounding) = (UnpackedRow::default(), Rounding::default());
         let (matrix, zero) = (self.matrix, self.shape.zero as u8);
         let (blocks, of_block) = (matrix.cols() / BLOCK, self.shape.width.lines());
         let per_tile = self.shape.extras(blocks);
         let rows = lines.len() / (blocks * of_block).max(1) * TILE_ROWS;
         for i in 0..rows.min(matrix.rows() - self.first_row) {
             let (tile, row) = (i / TILE_ROWS, i % TILE_ROWS);
-            let bytes = matrix.row(self.first_row + i);
+            let (row_type, bytes) = match self.rounded {
+                Some((row_type, seen)) => {
+                    (row_type, rounding.row(matrix, self.first_row + i, row_type, seen))
+                }
+                None => (matrix.row_type(), matrix.row(self.first_row + i)),
+            };
             // SAFETY: `kernels()` gives only functions that this processor can run.
-            unsafe { (kernels().unpack_row)(matrix.row_type(), bytes, matrix.cols(), &mut unpacked) };
+            unsafe { (kernels().unpack_row)(row_type, bytes, matrix.cols(), &mut unpacked) };
             let lines = &mut lines[tile * blocks * of_block..][..blocks * of_block];
             for (q, lines) in unpacked.q.as_chunks::<BLOCK>().0.iter().zip(lines.chunks_exact_mut(of_block)) {
                 put_codes(self.shape.width, q.map(|q| (q as u8).wrapping_add(zero)), lines, row);
@@ -42,6 +53,7 @@ impl Part<'_> {
         }
     }
 
+    /// Writes the scales of a row, `bytes` of a type that [`Shape::of`] knows.
     fn put_scales(
         &self,
         bytes: &[u8],
@@ -61,7 +73,8 @@ impl Part<'_> {
             }
             Scaling::Super | Scaling::SuperHalves => {
                 let factors = extras.chunks_exact_mut(self.shape.extras(SUPER_BLOCK));
-                let supers = super_blocks(self.matrix.row_type(), bytes);
+                let row_type = self.rounded.map_or(self.matrix.row_type(), |(row_type, _)| row_type);
+                let supers = super_blocks(row_type, bytes);
                 for ((block, factors), scales) in
                     supers.zip(factors).zip(scales.chunks_exact_mut(SUPER_BLOCK))
                 {
@@ -74,6 +87,33 @@ impl Part<'_> {
                 }
             }
         }
+    }
+}
+
+/// A row on its way to another type.
+#[derive(Default)]
+struct Rounding {
+    before: Vec<f32>,
+    after: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+impl Rounding {
+    /// Row `r` in `row_type`; zeros where it holds what cannot be rounded, and then that shows in what `seen` sees.
+    fn row(&mut self, matrix: &Matrix<'_>, r: usize, row_type: RowType, seen: Seen<'_>) -> &[u8] {
+        let Self { before, after, bytes } = self;
+        before.resize(matrix.cols(), 0.0);
+        after.resize(matrix.cols(), 0.0);
+        bytes.resize(row_type.row_bytes(matrix.cols()).unwrap_or(0), 0);
+        // SAFETY: `kernels()` gives only functions that this processor can run.
+        unsafe { (kernels().dequantize_row)(matrix.row_type(), matrix.row(r), before) };
+        if quantize_row(row_type, before, bytes).is_err() {
+            bytes.fill(0);
+        }
+        // SAFETY: as above.
+        unsafe { (kernels().dequantize_row)(row_type, bytes, after) };
+        seen(r, before, after);
+        bytes
     }
 }
 

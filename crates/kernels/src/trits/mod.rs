@@ -139,7 +139,7 @@ impl Trits {
     /// Packs `rows` rows of `cols` weights on `threads` threads. `row(r, weights)` fills in the weights of a row, -1, 0 or 1,
     /// and returns its scale. `None` where this processor has no kernels for tiles, a weight is not ternary, or there is no
     /// memory.
-    pub fn pack_rows(
+    fn pack_rows(
         rows: usize,
         cols: usize,
         family: Family,

@@ -17,7 +17,7 @@ pub enum ConvertError {
     Engine(#[from] EngineError),
     /// The target cannot hold the model as it is.
     #[error(
-        "{target} cannot hold this model unchanged: {field}: {problem} (`edgellm quantize` may change values)"
+        "{target} cannot hold this model unchanged: {field}: {problem} (`edgellm quantize` may change values, with --force also lose some)"
     )]
     Refused {
         /// Name of the target.

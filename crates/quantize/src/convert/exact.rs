@@ -34,6 +34,20 @@ impl Encoding {
     }
 }
 
+/// Refuses a row with a weight that no format can round.
+pub(crate) fn check_finite(tensor: &str, row: usize, values: &[f32]) -> Result<(), ConvertError> {
+    match values.iter().position(|w| !w.is_finite()) {
+        None => Ok(()),
+        Some(column) => Err(ConvertError::Row {
+            tensor: tensor.to_owned(),
+            problem: format!(
+                "row {row}, column {column} is {}: such weights cannot be quantized",
+                values[column]
+            ),
+        }),
+    }
+}
+
 /// Whether f16 holds the value.
 pub(super) fn fits_f16(value: f32) -> bool {
     f16::from_f32(value).to_f32() == value

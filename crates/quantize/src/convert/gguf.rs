@@ -14,7 +14,7 @@ use kernels::row::RowType;
 use super::error::ConvertError;
 use super::exact::{self, Encoding};
 use super::parts::{self, PARTS, RowOrder, Tensor};
-use super::{Progress, Report, Source, TensorReport, TernaryType, rope_tables, vocabulary};
+use super::{Progress, Report, Source, Target, TensorReport, TernaryType, rope_tables, vocabulary};
 
 const TARGET: &str = "gguf";
 /// Of how many layers of Gemma 3 one has no sliding window, when no key says it.
@@ -43,8 +43,8 @@ pub(super) fn write(
 ) -> Result<Report, ConvertError> {
     let config = &source.model.config;
     let name = architecture_name(config);
-    check(config)?;
     let mut report = Report::default();
+    check(source, &mut report.notes)?;
     let planned = plan(source)?;
     let mut metadata = Metadata::default();
     metadata.put("general.architecture", Value::String(name))?;
@@ -100,7 +100,8 @@ fn pairing(architecture: Architecture) -> Pairing {
 }
 
 /// Refuses what no key of GGUF says and readers therefore take for granted.
-fn check(config: &ModelConfig) -> Result<(), ConvertError> {
+fn check(source: &Source<'_>, notes: &mut Vec<String>) -> Result<(), ConvertError> {
+    let config = &source.model.config;
     let gemma = config.architecture == Architecture::Gemma3;
     let bitnet = matches!(config.architecture, Architecture::BitNet | Architecture::Bitllama);
     let activation = match config.architecture {
@@ -142,7 +143,7 @@ fn check(config: &ModelConfig) -> Result<(), ConvertError> {
         ),
     ] {
         if !holds {
-            return Err(ConvertError::refused(TARGET, field, problem));
+            source.lose(Target::Gguf, field, problem, notes)?;
         }
     }
     Ok(())
@@ -343,6 +344,8 @@ fn tensor_type(row_type: RowType) -> Option<TensorType> {
         RowType::MXFP4 => TensorType::MXFP4,
         RowType::TQ1_0 => TensorType::TQ1_0,
         RowType::TQ2_0 => TensorType::TQ2_0,
+        RowType::TG1 => TensorType::TG1,
+        RowType::TG2 => TensorType::TG2,
         RowType::Int4 | RowType::Int8 | RowType::Ternary16 | RowType::Ternary32 => return None,
     })
 }

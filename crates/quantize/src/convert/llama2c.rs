@@ -27,28 +27,24 @@ pub(super) fn write(
     progress: &mut Progress<'_>,
 ) -> Result<Report, ConvertError> {
     let config = &source.model.config;
-    let variant = match (target, config.architecture) {
-        (_, Architecture::Llama) => Variant::Llama,
-        (Target::TmacV2, Architecture::BitNet | Architecture::Bitllama) => Variant::BitNet,
-        (_, other) => return Err(ConvertError::refused(target.name(), "architecture", other.name())),
-    };
-    let tensors = named_tensors(source, target, variant)?;
+    let mut report = Report::default();
+    let variant = variant(source, target, &mut report.notes)?;
+    let mut tensors = named_tensors(source, target, variant, &mut report.notes)?;
     let shared_classifier = !tensors.contains_key(Naming::Llama2c.global(Global::Wcls));
     let header = header(config, target, shared_classifier)?;
-    let mut report = Report::default();
     let ternary = if target == Target::TmacV2 { Ternary::of(&tensors, target)? } else { Ternary::default() };
     let keep_f32 = |stem: &str| !ternary.stems.contains(stem);
     let metadata = match target {
         Target::TmacV2 => Some(trailer::of(source, variant, &ternary.scales, &mut report.notes)?),
         _ => None,
     };
-    check_config(config, target, &header, variant, metadata.as_ref())?;
+    check_config(source, target, &header, variant, metadata.as_ref(), &mut report.notes)?;
     let planned = match target {
         Target::TmacV2 => tmac_v2::tensors(&header, variant, &keep_f32)?,
         Target::Llama2cV1 => llama2c::tensors(&header, Version::V1)?,
         _ => llama2c::tensors(&header, Version::V0)?,
     };
-    check_places(&tensors, &planned, target)?;
+    check_places(source, &mut tensors, &planned, target, &mut report.notes)?;
     if config.architecture == Architecture::Bitllama {
         report
             .notes
@@ -96,11 +92,28 @@ pub(super) fn write(
     Ok(report)
 }
 
+/// The variant that holds the model's architecture.
+pub(super) fn variant(
+    source: &Source<'_>,
+    target: Target,
+    notes: &mut Vec<String>,
+) -> Result<Variant, ConvertError> {
+    match (target, source.model.config.architecture) {
+        (_, Architecture::Llama) => Ok(Variant::Llama),
+        (Target::TmacV2, Architecture::BitNet | Architecture::Bitllama) => Ok(Variant::BitNet),
+        (_, other) => {
+            source.lose(target, "architecture", other.name().to_owned(), notes)?;
+            Ok(Variant::Llama)
+        }
+    }
+}
+
 /// The model's tensors by the names of the llama2.c family.
-fn named_tensors<'a>(
+pub(super) fn named_tensors<'a>(
     source: &Source<'a>,
     target: Target,
     variant: Variant,
+    notes: &mut Vec<String>,
 ) -> Result<HashMap<String, Tensor<'a>>, ConvertError> {
     let (model, config) = (source.model, &source.model.config);
     let rotated = RowOrder::between(config, pairing(variant));
@@ -118,7 +131,7 @@ fn named_tensors<'a>(
         for part in PARTS {
             let name = Naming::Llama2c.weight(config.architecture, l, part);
             if parts::bias(layer, part, rotated).is_some() {
-                return Err(ConvertError::refused(target.name(), name, "it has a bias"));
+                source.lose(target, &name, "it has a bias".to_owned(), notes)?;
             }
             tensors.extend(parts::of_layer(layer, part, rotated).map(|t| (name, t)));
         }
@@ -134,7 +147,11 @@ pub(super) fn pairing(variant: Variant) -> Pairing {
     }
 }
 
-fn header(config: &ModelConfig, target: Target, shared_classifier: bool) -> Result<Header, ConvertError> {
+pub(super) fn header(
+    config: &ModelConfig,
+    target: Target,
+    shared_classifier: bool,
+) -> Result<Header, ConvertError> {
     if config.q_dim() != config.dim {
         let problem = format!("{} heads of {} are not dim {}", config.n_heads, config.head_dim, config.dim);
         return Err(ConvertError::refused(target.name(), "head_dim", problem));
@@ -154,15 +171,22 @@ fn header(config: &ModelConfig, target: Target, shared_classifier: bool) -> Resu
 }
 
 /// Refuses what a reader of the target would take differently: its own idea of the configuration is compared.
-fn check_config(
-    config: &ModelConfig,
+pub(super) fn check_config(
+    source: &Source<'_>,
     target: Target,
     header: &Header,
     variant: Variant,
     metadata: Option<&serde_json::Value>,
+    notes: &mut Vec<String>,
 ) -> Result<(), ConvertError> {
+    let config = &source.model.config;
     let read = ModelConfig::from_checkpoint(&Checkpoint {
-        kind: if target == Target::TmacV2 { FileKind::TmacV2 } else { FileKind::Llama2cV0 },
+        kind: match target {
+            Target::TmacV2 => FileKind::TmacV2,
+            Target::TmacV1 => FileKind::TmacV1,
+            Target::Q4V1 => FileKind::Int4,
+            _ => FileKind::Llama2cV0,
+        },
         header: *header,
         bitnet: variant == Variant::BitNet,
         tensors: Vec::new(),
@@ -197,21 +221,25 @@ fn check_config(
         ),
         ("sliding_window", config.sliding_window.is_some(), "there is no place for it".to_owned()),
     ];
-    match differs.into_iter().find(|(_, differs, _)| *differs) {
-        Some((field, _, problem)) => Err(ConvertError::refused(target.name(), field, problem)),
-        None => Ok(()),
-    }
+    let differs = differs.into_iter().filter(|(_, differs, _)| *differs);
+    differs.into_iter().try_for_each(|(field, _, problem)| source.lose(target, field, problem, notes))
 }
 
 /// Every tensor of the model has a place in the file, and every place a tensor.
-fn check_places(
-    tensors: &HashMap<String, Tensor<'_>>,
+pub(super) fn check_places(
+    source: &Source<'_>,
+    tensors: &mut HashMap<String, Tensor<'_>>,
     planned: &[TensorInfo],
     target: Target,
+    notes: &mut Vec<String>,
 ) -> Result<(), ConvertError> {
     let places: HashSet<&str> = planned.iter().map(|info| info.name.as_str()).collect();
-    if let Some(name) = tensors.keys().filter(|name| !places.contains(name.as_str())).min() {
-        return Err(ConvertError::refused(target.name(), name, "there is no place for it"));
+    let mut lost: Vec<String> =
+        tensors.keys().filter(|name| !places.contains(name.as_str())).cloned().collect();
+    lost.sort_unstable();
+    for name in lost {
+        source.lose(target, &name, "there is no place for it".to_owned(), notes)?;
+        tensors.remove(&name);
     }
     let known = |name: &str| tensors.contains_key(name) || rope_tables::NAMES.contains(&name);
     match places.iter().find(|name| !known(name)) {
@@ -220,7 +248,7 @@ fn check_places(
     }
 }
 
-fn no_source(name: &str, target: Target) -> ConvertError {
+pub(super) fn no_source(name: &str, target: Target) -> ConvertError {
     ConvertError::refused(target.name(), name, "the model has no such tensor")
 }
 

@@ -6,12 +6,13 @@
 //! pairs of elements by RoPE. A target that cannot hold something refuses the model and names it.
 
 mod error;
-mod exact;
+pub(crate) mod exact;
 mod gguf;
 mod hf_vocabulary;
 mod llama2c;
-mod parts;
+pub(crate) mod parts;
 mod rope_tables;
+mod stacked;
 mod trailer;
 mod vocabulary;
 
@@ -33,10 +34,14 @@ pub enum Target {
     Llama2cV0,
     /// llama2.c v1, f32.
     Llama2cV1,
+    /// T-MAC v1; only [`mod@crate::quantize`] writes it.
+    TmacV1,
+    /// Q4V1 with a metadata trailer; only [`mod@crate::quantize`] writes it.
+    Q4V1,
 }
 
 impl Target {
-    /// All of them with their names on the command line.
+    /// Those that a conversion can write, with their names on the command line.
     pub const ALL: [(&'static str, Self); 4] = [
         ("gguf", Self::Gguf),
         ("tmac2", Self::TmacV2),
@@ -62,7 +67,14 @@ impl Target {
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, target)| *target == self).map_or("", |&(name, _)| name)
+        match self {
+            Self::Gguf => "gguf",
+            Self::TmacV2 => "tmac2",
+            Self::Llama2cV0 => "llama2c",
+            Self::Llama2cV1 => "llama2c-v1",
+            Self::TmacV1 => "tmac",
+            Self::Q4V1 => "q4v1",
+        }
     }
 }
 
@@ -83,6 +95,10 @@ pub struct Options {
     pub load: LoadOptions,
     /// Type of ternary matrices in GGUF.
     pub ternary: TernaryType,
+    /// Write the model although the target cannot hold all of it, and note what is lost.
+    pub force: bool,
+    /// Matrices outside the layers that Q4V1 holds in f32: `token_embedding`, `wcls`.
+    pub floats: Vec<&'static str>,
 }
 
 /// What became of a tensor.
@@ -128,18 +144,26 @@ pub fn convert(
     // The rows as the file has them: nothing is multiplied here.
     let load = LoadOptions { threads: Some(1), kernel: KernelFamily::Reference, ..options.load.clone() };
     let model = Model::load(input, &load)?;
-    let source = Source {
-        file: if input.is_dir() { None } else { Some(SourceFile::open(input)?) },
-        tokenizer: TokenizerSource::find(input, &load)?,
-        model: &model,
-        options,
-    };
+    write(&model, input, output, target, options, progress)
+}
+
+/// Writes `model`, which was loaded from `input` and may have changed since, to `output` as [`convert`] does.
+pub(crate) fn write(
+    model: &Model,
+    input: &Path,
+    output: &Path,
+    target: Target,
+    options: &Options,
+    progress: &mut Progress<'_>,
+) -> Result<Report, ConvertError> {
+    let source = Source::new(model, input, options)?;
     let mut out = AtomicFile::create(output)?;
     let report = match target {
         Target::Gguf => gguf::write(&source, &mut out, progress)?,
         Target::TmacV2 | Target::Llama2cV0 | Target::Llama2cV1 => {
             llama2c::write(&source, target, &mut out, progress)?
         }
+        Target::TmacV1 | Target::Q4V1 => stacked::write(&source, target, &mut out, progress)?,
     };
     out.commit()?;
     Ok(report)
@@ -154,7 +178,31 @@ struct Source<'a> {
     options: &'a Options,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(model: &'a Model, input: &Path, options: &'a Options) -> Result<Self, ConvertError> {
+        Ok(Self {
+            file: if input.is_dir() { None } else { Some(SourceFile::open(input)?) },
+            tokenizer: TokenizerSource::find(input, &options.load)?,
+            model,
+            options,
+        })
+    }
+
+    /// Refuses the model for what the target cannot hold of it, or notes what is lost, as the options say.
+    fn lose(
+        &self,
+        target: Target,
+        field: &str,
+        problem: String,
+        notes: &mut Vec<String>,
+    ) -> Result<(), ConvertError> {
+        if !self.options.force {
+            return Err(ConvertError::refused(target.name(), field, problem));
+        }
+        notes.push(format!("lost: {field}: {problem}"));
+        Ok(())
+    }
+
     /// The type that the input has a tensor in.
     fn type_of(&self, name: &str) -> String {
         let found = self.model.info.tensors.iter().find(|tensor| tensor.name == name);

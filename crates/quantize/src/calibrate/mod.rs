@@ -1,0 +1,9 @@
+//! What a model's linear layers see of a text, and rounding that minds it.
+
+mod moments;
+mod norm;
+mod samples;
+mod sequential;
+
+pub use samples::{SAMPLE_TOKENS, Text};
+pub(crate) use sequential::{FINAL_NORM, all, norm_name};

@@ -1,0 +1,11 @@
+//! Rounding the rows of a matrix together with what the model feeds it.
+
+mod codes;
+mod grid;
+mod metric;
+mod products;
+
+pub(crate) use codes::solve;
+pub(crate) use grid::Grid;
+pub(crate) use metric::{Metric, divide_one};
+pub(crate) use products::{Products, Rows};
