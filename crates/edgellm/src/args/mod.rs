@@ -12,7 +12,7 @@ use clap_complete::Shell;
 
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
-pub(crate) use quantize::QuantizeArgs;
+pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -34,6 +34,7 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
+    Calibrate(CalibrateArgs),
     Pull(PullArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod benchmark;
+mod calibrate;
 mod chat;
 mod completions;
 mod convert;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
+        Command::Calibrate(args) => calibrate::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
