@@ -136,3 +136,37 @@ fn a_model_does_not_diverge_from_itself_but_from_another() {
     let args = ["eval", "kl", &model, "--reference", &own("models/qwen3-tiny"), "--file", file];
     edgellm(&args).assert().code(1).stderr(contains("vocabulary"));
 }
+
+#[test]
+fn questions_are_answered_and_bad_lines_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("questions.jsonl");
+    let name = file.to_str().unwrap();
+    let row = |answer: &str| {
+        format!(
+            r#"{{"question": "Where is the", "choices": ["boat", "engine of the file"], "answer": {answer}}}"#
+        )
+    };
+    std::fs::write(&file, [row("0"), String::new(), row("1"), row("\"B\"")].join("\n")).unwrap();
+    let model = own("models/qwen2-tiny");
+    let args = ["eval", "choice", &model, "--file", name, "--threads", "1"];
+    let report = json(&[&args[..], &["--json"]].concat());
+    assert_eq!((&report["questions"], &report["chance"]), (&3.into(), &0.5.into()));
+    for (mean, error) in [("accuracy", "accuracy_stderr"), ("accuracy_per_byte", "accuracy_per_byte_stderr")]
+    {
+        // One of three or two of three: both have the same standard error.
+        let mean = report[mean].as_f64().unwrap();
+        assert!((mean * 3.0 - 1.0).abs() < 1e-9 || (mean * 3.0 - 2.0).abs() < 1e-9, "{report}");
+        assert!((report[error].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9, "{report}");
+    }
+    let one = json(&[&args[..], &["--limit", "1", "--json"]].concat());
+    assert_eq!((&one["questions"], &one["accuracy_stderr"]), (&1.into(), &serde_json::Value::Null));
+    assert!(stdout(&args).contains("guessing           50.00 %"));
+    std::fs::write(&file, [row("0"), row("2")].join("\n")).unwrap();
+    let wrong = "questions.jsonl: line 2: answer: 2 is no index of 2 choices, 0 to 1";
+    edgellm(&args).assert().code(1).stderr(contains(wrong));
+    std::fs::write(&file, row("0").replace("Where", &"where is the boat ".repeat(500))).unwrap();
+    edgellm(&args).assert().code(1).stderr(contains("questions.jsonl: line 1: question: "));
+    std::fs::write(&file, "").unwrap();
+    edgellm(&args).assert().code(1).stderr(contains("no questions"));
+}

@@ -2,6 +2,8 @@
 
 use crate::error::EngineError;
 use crate::forward::{Buffers, MAX_BATCH, forward};
+use crate::head::LIKELY;
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::KvCache;
 use crate::model::Model;
 use crate::profile::Profile;
@@ -13,6 +15,11 @@ pub enum LogitsOf {
     None,
     /// The last one.
     Last,
+    /// The last one, for the most likely token: with a large vocabulary only those logits are exact that could be the
+    /// greatest, and it takes less time. The greatest one is that of [`LogitsOf::Last`].
+    Best,
+    /// The last one, for a random choice: as [`LogitsOf::Best`], and all are exact that are likely enough to matter.
+    Likely,
     /// Every one.
     All,
 }
@@ -28,12 +35,23 @@ pub struct Slot<'s> {
     pub logits: LogitsOf,
 }
 
+impl LogitsOf {
+    /// How far below the greatest logit the others have to be exact; `None` where all do.
+    pub(crate) fn window(self) -> Option<f32> {
+        match self {
+            Self::None | Self::Last | Self::All => None,
+            Self::Best => Some(0.0),
+            Self::Likely => Some(LIKELY),
+        }
+    }
+}
+
 impl Slot<'_> {
     /// Rows of logits that it gets.
     pub fn rows(&self) -> usize {
         match self.logits {
             LogitsOf::None => 0,
-            LogitsOf::Last => 1,
+            LogitsOf::Last | LogitsOf::Best | LogitsOf::Likely => 1,
             LogitsOf::All => self.ids.len(),
         }
     }
@@ -51,7 +69,7 @@ impl<'m> Batch<'m> {
     /// Working space for up to `tokens` tokens at once (at most [`MAX_BATCH`]), with sequences of up to
     /// `context` positions. More sequences and tokens than that are worked on too, at the price of an allocation.
     pub fn new(model: &'m Model, tokens: usize, context: usize) -> Self {
-        let buffers = Buffers::new(&model.config, tokens.min(MAX_BATCH), context);
+        let buffers = Buffers::new(model, tokens.min(MAX_BATCH), context);
         Self { model, buffers }
     }
 
@@ -82,9 +100,25 @@ impl<'m> Batch<'m> {
         self.buffers.profile.take()
     }
 
+    /// From now on the hidden states behind each layer are kept.
+    pub fn keep_hidden_states(&mut self) {
+        self.buffers.hidden_states =
+            Some(HiddenStates::new(self.model.config.n_layers, self.model.config.dim));
+    }
+
+    /// Those of the last batch, slot after slot, since [`Batch::keep_hidden_states`].
+    pub fn hidden_states(&self) -> Option<&HiddenStates> {
+        self.buffers.hidden_states.as_ref()
+    }
+
     /// The logits of the last batch.
     pub(crate) fn logits(&self) -> &[f32] {
         &self.buffers.logits
+    }
+
+    /// The last layer's output of the rows of the last batch that got logits, `[rows, dim]`, before the final norm.
+    pub(crate) fn hidden(&self) -> &[f32] {
+        &self.buffers.x
     }
 
     fn check_logits(&self, slots: &[Slot<'_>]) -> Result<(), EngineError> {

@@ -36,12 +36,32 @@ pub struct Message {
     pub role: String,
     /// What was said.
     pub content: String,
+    /// What else the template may look at: `tool_calls`, `tool_call_id`, `name`.
+    #[serde(flatten)]
+    pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Message {
     /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
+        Self { role: role.into(), content: content.into(), fields: serde_json::Map::new() }
+    }
+
+    /// The message with every text of the user's marked by [`Tokenizer::guard`].
+    fn guarded(&self, tokenizer: &Tokenizer) -> Self {
+        let mut fields = self.fields.clone();
+        fields.values_mut().for_each(|value| guard(value, tokenizer));
+        Self { role: self.role.clone(), content: tokenizer.guard(&self.content).into_owned(), fields }
+    }
+}
+
+/// Marks every text of a value, keys of objects apart: templates look for those.
+fn guard(value: &mut serde_json::Value, tokenizer: &Tokenizer) {
+    match value {
+        serde_json::Value::String(text) => *text = tokenizer.guard(text).into_owned(),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(|value| guard(value, tokenizer)),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(|value| guard(value, tokenizer)),
+        _ => {}
     }
 }
 
@@ -161,9 +181,12 @@ impl ChatTemplate {
         tools: Option<&serde_json::Value>,
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, TemplateError> {
-        let guard = |message: &Message| Message::new(&*message.role, tokenizer.guard(&message.content));
-        let messages: Vec<Message> = messages.iter().map(guard).collect();
-        let text = self.render(&messages, tools, add_generation_prompt)?;
+        let messages: Vec<Message> = messages.iter().map(|message| message.guarded(tokenizer)).collect();
+        let mut tools = tools.cloned();
+        if let Some(tools) = &mut tools {
+            guard(tools, tokenizer);
+        }
+        let text = self.render(&messages, tools.as_ref(), add_generation_prompt)?;
         let mut ids = tokenizer.encode(&text, EncodeOptions { add_special: false, parse_special: true })?;
         if let Some(bos) = tokenizer.bos().filter(|bos| tokenizer.adds_bos() && ids.first() != Some(bos)) {
             ids.insert(0, bos);

@@ -9,6 +9,8 @@ use kernels::{Activations, MatmulError};
 
 use crate::batch::Slot;
 use crate::config::{ModelConfig, Rope};
+use crate::head::ScanBuffers;
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::cache_shape;
 use crate::model::Model;
 use crate::profile::{Operation, Profile};
@@ -16,13 +18,13 @@ use crate::weights::{ActivationMode, Layer, Linear};
 
 /// Tokens that go through the layers together at most: enough to use each row of weights many times while it
 /// is in the cache, few enough that their activations stay there too.
-pub const MAX_BATCH: usize = 64;
+pub const MAX_BATCH: usize = 128;
 
 /// Buffers of the forward pass, reused from step to step. T stands for the tokens of the batch.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// Residual stream, `[T, dim]`.
-    x: Vec<f32>,
+    /// Residual stream, `[T, dim]`; after the pass that of the rows with logits.
+    pub(crate) x: Vec<f32>,
     /// Output of a block, `[T, dim]` or `[T, n_heads * head_dim]`.
     xb: Vec<f32>,
     /// Queries, `[T, n_heads * head_dim]`.
@@ -42,16 +44,24 @@ pub(crate) struct Buffers {
     parts: Vec<f32>,
     /// `[rows, vocab_size]`
     pub(crate) logits: Vec<f32>,
+    scan: ScanBuffers,
     /// Where the time goes, if somebody asked.
     pub(crate) profile: Option<Profile>,
+    /// What each layer leaves, if somebody asked.
+    pub(crate) hidden_states: Option<HiddenStates>,
 }
 
 impl Buffers {
     /// Room for `tokens` tokens whose sequences have up to `context` positions.
-    pub(crate) fn new(c: &ModelConfig, tokens: usize, context: usize) -> Self {
+    pub(crate) fn new(model: &Model, tokens: usize, context: usize) -> Self {
+        let c = &model.config;
         let room = |row: usize| Vec::with_capacity(tokens * row);
         let mut input = Activations::default();
         input.reserve(tokens, c.dim.max(c.q_dim()).max(c.hidden_dim));
+        let mut scan = ScanBuffers::default();
+        if model.weights.scan.is_some() {
+            scan.reserve(c.vocab_size, c.dim);
+        }
         Self {
             x: room(c.dim),
             xb: room(c.dim.max(c.q_dim())),
@@ -65,7 +75,9 @@ impl Buffers {
             sliding_rotations: room(table_len(c.head_dim)),
             parts: Vec::with_capacity(parts_capacity(&heads(c, None), context)),
             logits: Vec::with_capacity(c.vocab_size),
+            scan,
             profile: None,
+            hidden_states: None,
         }
     }
 
@@ -107,6 +119,9 @@ pub(crate) fn forward(model: &Model, slots: &mut [Slot<'_>], b: &mut Buffers) ->
     for (l, layer) in model.weights.layers.iter().enumerate() {
         attention(model, layer, l, slots, b)?;
         feed_forward(model, layer, l, b)?;
+        if let Some(kept) = &mut b.hidden_states {
+            kept.record(l, &b.x);
+        }
     }
     logits(model, slots, b)?;
     b.lap(None, Operation::Classifier);
@@ -159,8 +174,7 @@ fn attention(
     b.lap(Some(l), Operation::Rope);
     let span = |i: usize| {
         let Slot { cache, ids, .. } = &slots[i];
-        let (cached, pages) = cache.layer(l);
-        Span { tokens: ids.len(), position: cache.position(), cached, pages }
+        Span { tokens: ids.len(), position: cache.position(), layer: l, pages: cache.pages() }
     };
     b.xb.resize(b.q.len(), 0.0);
     let heads = heads(c, sliding.map(|s| s.window));
@@ -201,9 +215,26 @@ fn logits(model: &Model, slots: &[Slot<'_>], b: &mut Buffers) -> Result<(), Matm
     let classifier = model.weights.classifier();
     let form = model.activations.form(classifier.row_type, false);
     let weight = Some(&model.weights.rms_final[..]);
-    b.input.load_normed(&model.team, &b.x[..rows * c.dim], c.dim, weight, c.norm_eps);
-    b.input.ensure_on(&model.team, form);
-    classifier.multiply(&model.team, &mut b.input, form, &mut b.logits)
+    let mut first = 0;
+    // What a slot gets does not depend on what its neighbours ask for.
+    for slots in slots.chunk_by(|a, b| a.logits.window() == b.logits.window()) {
+        let n: usize = slots.iter().map(Slot::rows).sum();
+        if n == 0 {
+            continue;
+        }
+        let logits = &mut b.logits[first * c.vocab_size..(first + n) * c.vocab_size];
+        b.input.load_normed(&model.team, &b.x[first * c.dim..(first + n) * c.dim], c.dim, weight, c.norm_eps);
+        b.input.ensure_on(&model.team, form);
+        match (&model.weights.scan, slots.first().and_then(|slot| slot.logits.window())) {
+            (Some(scan), Some(window)) => {
+                let exact = classifier.view()?;
+                scan.logits(&exact, &model.team, &mut b.input, form, window, &mut b.scan, logits)?;
+            }
+            _ => classifier.multiply(&model.team, &mut b.input, form, logits)?,
+        }
+        first += n;
+    }
+    Ok(())
 }
 
 /// The attention of layers that see `window` positions.

@@ -1,6 +1,8 @@
 //! Keys and values of the positions that a sequence has seen.
 
-use kernels::attention::{CacheShape, Cached, CachedMut, PAGE};
+use std::sync::Arc;
+
+use kernels::attention::{CacheShape, CacheType, PAGE, Page};
 
 use crate::config::ModelConfig;
 
@@ -19,14 +21,17 @@ pub enum KvType {
 impl KvType {
     /// Bytes of the keys and values of `context` positions over all layers.
     pub fn bytes(self, config: &ModelConfig, context: usize) -> usize {
-        let shape = cache_shape(config);
-        let elements = shape.page_keys() + shape.page_values();
-        let page = match self {
-            Self::F32 => elements * 4,
-            Self::F16 => elements * 2,
-            Self::I8 => elements + 2 * shape.page_scales() * 4,
-        };
-        context.div_ceil(PAGE) * config.n_layers * page
+        context.div_ceil(PAGE) * Page::bytes(self.into(), cache_shape(config), config.n_layers)
+    }
+}
+
+impl From<KvType> for CacheType {
+    fn from(kv_type: KvType) -> Self {
+        match kv_type {
+            KvType::F32 => Self::F32,
+            KvType::F16 => Self::F16,
+            KvType::I8 => Self::I8,
+        }
     }
 }
 
@@ -35,81 +40,36 @@ pub(crate) fn cache_shape(config: &ModelConfig) -> CacheShape {
     CacheShape { n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
 }
 
-/// The pages of one layer.
-#[derive(Debug)]
-enum Store {
-    F32 { keys: Vec<f32>, values: Vec<f32> },
-    F16 { keys: Vec<u16>, values: Vec<u16> },
-    I8 { keys: Vec<i8>, key_scales: Vec<f32>, values: Vec<i8>, value_scales: Vec<f32> },
-}
-
-impl Store {
-    /// Zeroed; the system gives such memory only when it is written, so an unused context costs nothing.
-    fn new(kv_type: KvType, pages: usize, shape: CacheShape) -> Self {
-        let (keys, values) = (pages * shape.page_keys(), pages * shape.page_values());
-        match kv_type {
-            KvType::F32 => Self::F32 { keys: vec![0.0; keys], values: vec![0.0; values] },
-            KvType::F16 => Self::F16 { keys: vec![0; keys], values: vec![0; values] },
-            KvType::I8 => {
-                let scales = pages * shape.page_scales();
-                Self::I8 {
-                    keys: vec![0; keys],
-                    key_scales: vec![0.0; scales],
-                    values: vec![0; values],
-                    value_scales: vec![0.0; scales],
-                }
-            }
-        }
-    }
-
-    fn view(&self) -> Cached<'_> {
-        match self {
-            Self::F32 { keys, values } => Cached::F32 { keys, values },
-            Self::F16 { keys, values } => Cached::F16 { keys, values },
-            Self::I8 { keys, key_scales, values, value_scales } => {
-                Cached::I8 { keys, key_scales, values, value_scales }
-            }
-        }
-    }
-
-    fn view_mut(&mut self) -> CachedMut<'_> {
-        match self {
-            Self::F32 { keys, values } => CachedMut::F32 { keys, values },
-            Self::F16 { keys, values } => CachedMut::F16 { keys, values },
-            Self::I8 { keys, key_scales, values, value_scales } => {
-                CachedMut::I8 { keys, key_scales, values, value_scales }
-            }
-        }
-    }
-}
-
-/// Keys and values of one sequence, room for `context` positions.
+/// Keys and values of one sequence, room for `context` positions. Pages may be shared with other sequences: one that is
+/// written to is copied first.
 #[derive(Debug)]
 pub struct KvCache {
+    kv_type: KvType,
     context: usize,
     position: usize,
     shape: CacheShape,
-    /// Which pages of each layer hold the positions, in order: here simply one after another.
-    pages: Vec<u32>,
-    layers: Vec<Store>,
+    n_layers: usize,
+    /// The positions' pages in order; as many as are needed, or more.
+    pages: Vec<Arc<Page>>,
 }
 
 impl KvCache {
-    /// An empty cache.
+    /// An empty cache that has all of its pages, so that none need be made while it fills.
     pub fn new(kv_type: KvType, context: usize, config: &ModelConfig) -> Self {
-        let (shape, pages) = (cache_shape(config), context.div_ceil(PAGE));
-        Self {
-            context,
-            position: 0,
-            shape,
-            pages: (0..pages as u32).collect(),
-            layers: (0..config.n_layers).map(|_| Store::new(kv_type, pages, shape)).collect(),
-        }
+        let mut cache = Self::growing(kv_type, context, config);
+        (0..context.div_ceil(PAGE)).for_each(|_| cache.add_page(None));
+        cache
+    }
+
+    /// An empty cache without pages: they are made, or given, as positions come.
+    pub(crate) fn growing(kv_type: KvType, context: usize, config: &ModelConfig) -> Self {
+        let (shape, n_layers) = (cache_shape(config), config.n_layers);
+        Self { kv_type, context, position: 0, shape, n_layers, pages: Vec::new() }
     }
 
     /// Whether it was made for models of this shape.
     pub(crate) fn fits(&self, config: &ModelConfig) -> bool {
-        self.shape == cache_shape(config) && self.layers.len() == config.n_layers
+        self.shape == cache_shape(config) && self.n_layers == config.n_layers
     }
 
     /// Positions that it has room for.
@@ -127,18 +87,41 @@ impl KvCache {
         self.position = self.position.min(position);
     }
 
+    /// Its pages in the order of their positions.
+    pub(crate) fn pages(&self) -> &[Arc<Page>] {
+        &self.pages
+    }
+
+    /// Pages that it lacks for `tokens` more positions.
+    pub(crate) fn lacks(&self, tokens: usize) -> usize {
+        (self.position + tokens).div_ceil(PAGE).saturating_sub(self.pages.len())
+    }
+
+    /// Adds a page behind the others: this one, which nobody else has, or a new one.
+    pub(crate) fn add_page(&mut self, page: Option<Arc<Page>>) {
+        let new = || Arc::new(Page::new(self.kv_type.into(), self.shape, self.n_layers));
+        self.pages.push(page.unwrap_or_else(new));
+    }
+
+    /// Adds a page that holds the next [`PAGE`] positions. The cache must hold whole pages, and no page without positions.
+    pub(crate) fn adopt(&mut self, page: Arc<Page>) {
+        self.pages.push(page);
+        self.position += PAGE;
+    }
+
+    /// Takes the same positions from another page instead of its own; gives its own back.
+    pub(crate) fn replace(&mut self, index: usize, page: Arc<Page>) -> Arc<Page> {
+        std::mem::replace(&mut self.pages[index], page)
+    }
+
+    /// All pages, for others to use.
+    pub(crate) fn into_pages(self) -> Vec<Arc<Page>> {
+        self.pages
+    }
+
     /// Writes to all of its memory, so that the system gives it now and not when it is used.
     pub(crate) fn touch(&mut self) {
-        for store in &mut self.layers {
-            match store.view_mut() {
-                CachedMut::F32 { keys, values } => [keys, values].into_iter().for_each(|x| x.fill(0.0)),
-                CachedMut::F16 { keys, values } => [keys, values].into_iter().for_each(|x| x.fill(0)),
-                CachedMut::I8 { keys, key_scales, values, value_scales } => {
-                    [keys, values].into_iter().for_each(|x| x.fill(0));
-                    [key_scales, value_scales].into_iter().for_each(|x| x.fill(0.0));
-                }
-            }
-        }
+        self.pages.iter_mut().filter_map(Arc::get_mut).for_each(Page::touch);
     }
 
     /// Says that `tokens` more positions, stored in every layer, are held now.
@@ -149,16 +132,12 @@ impl KvCache {
     /// Stores keys and values, `[tokens, kv_dim]` each, of the tokens behind the positions that it holds.
     pub(crate) fn store(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
         let kv_dim = self.shape.n_kv_heads * self.shape.head_dim;
-        let mut cached = self.layers[layer].view_mut();
         let vectors = keys.chunks_exact(kv_dim).zip(values.chunks_exact(kv_dim));
         for (position, (key, value)) in (self.position..).zip(vectors) {
-            let page = self.pages[position / PAGE] as usize;
-            cached.store(self.shape, page, position % PAGE, key, value);
+            while self.pages.len() <= position / PAGE {
+                self.add_page(None);
+            }
+            Arc::make_mut(&mut self.pages[position / PAGE]).store(layer, position % PAGE, key, value);
         }
-    }
-
-    /// What is stored of a layer, and in which pages.
-    pub(crate) fn layer(&self, layer: usize) -> (Cached<'_>, &[u32]) {
-        (self.layers[layer].view(), &self.pages)
     }
 }

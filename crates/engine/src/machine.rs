@@ -96,8 +96,8 @@ pub fn kernel_choices() -> Vec<KernelChoice> {
     let tiles = |types, family, how: &str| KernelChoice { types, family, why: format!("{how} ({isa})") };
     let mut choices = vec![by_row("f32, f16, bf16", "f32 activations")];
     if IntTiles::takes(RowType::Q4_0) {
-        let how = "tiles of 4- or 8-bit codes on dot-product instructions measured fastest";
-        choices.push(tiles("q4, q8, int4, int8", "multiply", how));
+        let how = "tiles of 4- to 8-bit codes on dot-product instructions measured fastest";
+        choices.push(tiles("q4, q5, q8, q4_k, q5_k, q6_k, int4", "multiply", how));
         choices.push(by_row("other quantized", "int8 activations with a scale for each 32"));
     } else {
         choices.push(by_row("quantized", "int8 activations with a scale for each 32"));
@@ -132,13 +132,14 @@ impl Model {
         }
     }
 
-    /// Bytes that decoding one token at `position` has to read: all matrices of the layers and the classifier,
-    /// the norms and biases, one row of the embedding, and the keys and values of the positions before it.
+    /// Bytes that decoding one token at `position` has to read: all matrices of the layers and the classifier
+    /// (or what it is scanned by, without the few rows that are then computed exactly), the norms and biases, one row of the embedding, and the keys and values of the positions before it.
     pub fn bytes_per_token(&self, position: usize) -> u64 {
         let c = &self.config;
         let w = &self.weights;
         let floats = |vector: &Option<Vec<f32>>| vector.as_ref().map_or(0, |v| v.len() * 4);
-        let mut bytes = w.classifier().byte_len() + w.rms_final.len() * 4;
+        let classifier = w.scan.as_ref().map_or_else(|| w.classifier().byte_len(), |scan| scan.byte_len());
+        let mut bytes = classifier + w.rms_final.len() * 4;
         if w.wcls.is_some() {
             bytes += w.token_embedding.byte_len() / w.token_embedding.rows.max(1);
         }
@@ -179,8 +180,8 @@ mod tests {
     fn a_token_reads_all_weights_and_the_cache() {
         let what =
             Synthetic { shape: Shape::Smollm135m, layers: StoredType::Ternary, head: StoredType::Int8 };
-        let model =
-            Model::synthetic(what, &LoadOptions { threads: Some(1), ..LoadOptions::default() }).unwrap();
+        let options = LoadOptions { threads: Some(1), exact_head: true, ..LoadOptions::default() };
+        let model = Model::synthetic(what, &options).unwrap();
         let matrices: usize = model.weights.matrices().map(|m| m.byte_len()).sum();
         let norms = (2 * 30 + 1) * 576 * 4;
         assert_eq!(model.bytes_per_token(0), (matrices + norms) as u64);

@@ -30,9 +30,14 @@ pub struct LoadOptions {
     pub activations: ActivationMode,
     /// Which kernels multiply ternary matrices.
     pub kernel: Family,
+    /// Computes all logits of a large vocabulary exactly, also those that cannot be the greatest.
+    pub exact_head: bool,
     /// Binds each thread, the one that loads the model among them, to a core of its own, and brings all memory in
     /// before it is used and keeps it there. What the system refuses: [`crate::Sequence::refused`].
     pub realtime: bool,
+    /// Leaves the weights as the file has them: for a model that is only looked at. [`Model::memory`] still tells what
+    /// running it takes.
+    pub only_described: bool,
     /// How I2_S tensors of a GGUF file are arranged, which the file does not say.
     pub i2s_layout: Option<I2sLayout>,
 }
@@ -112,6 +117,8 @@ pub struct Model {
     pub(crate) realtime: Option<Vec<String>>,
     /// Whether BitNet's rounding of activations must be visible in their f32 form.
     pub(crate) rounds_in_f32: bool,
+    /// For a model that is only looked at: that it would be packed, and whether its classifier would be scanned.
+    foreseen: Option<bool>,
 }
 
 impl Model {
@@ -130,8 +137,10 @@ impl Model {
         if threads == 0 || threads > 1024 {
             return Err(EngineError::Request(format!("{threads} threads: take 1 to 1024")));
         }
-        if options.activations == ActivationMode::Int8 {
-            loaded.weights.pack(options.kernel, threads);
+        let packs = options.activations == ActivationMode::Int8 && options.kernel != Family::Reference;
+        let scans = packs && !options.exact_head;
+        if packs && !options.only_described {
+            loaded.weights.pack(options.kernel, threads, scans);
         }
         let (team, realtime) = if options.realtime {
             let (team, refused) = realtime::pinned_team(threads);
@@ -153,6 +162,7 @@ impl Model {
             realtime,
             kv_type: options.kv_type,
             activations: options.activations,
+            foreseen: (packs && options.only_described).then_some(scans),
         })
     }
 
@@ -185,16 +195,13 @@ impl Model {
     /// Memory needed to run with room for `context` positions.
     pub fn memory(&self, context: usize) -> MemoryEstimate {
         let c = &self.config;
-        let bytes = |owned: bool| -> u64 {
-            let matrices = self.weights.matrices().filter(|m| m.is_owned() == owned);
-            matrices.map(|m| m.byte_len() as u64).sum()
-        };
+        let (mapped, repacked) = self.weights.bytes(self.foreseen);
         // The widest rows of a batch (forward.rs, `Buffers`), as f32 and as int8, and the logits.
         let row = 2 * c.dim + 2 * c.q_dim() + 2 * c.kv_dim() + 3 * c.hidden_dim;
         let batch = MAX_BATCH.min(context) * row * 4 + c.vocab_size * 8;
         MemoryEstimate {
-            mapped: bytes(false),
-            repacked: bytes(true),
+            mapped,
+            repacked,
             kv_cache: self.kv_type.bytes(c, context) as u64,
             buffers: batch as u64,
             tokenizer: self.tokenizer.as_ref().map_or(0, tokenizer_bytes),

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use crate::batch::LogitsOf;
 use crate::error::EngineError;
 
 /// How the next token is chosen.
@@ -57,6 +58,18 @@ impl Sampling {
     /// Always the most likely token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// The logits that the choice needs: all only where a token may be chosen that the model finds unlikely.
+    pub fn logits(&self) -> LogitsOf {
+        let penalties = [self.frequency_penalty, self.presence_penalty, self.repetition_penalty - 1.0];
+        let of_the_model = self.logit_bias.is_empty() && penalties.iter().all(|&p| p == 0.0);
+        match self.temperature {
+            _ if !of_the_model => LogitsOf::Last,
+            0.0 => LogitsOf::Best,
+            ..=1.0 => LogitsOf::Likely,
+            _ => LogitsOf::Last,
+        }
     }
 
     /// Refuses values that mean nothing, naming the parameter.
@@ -134,6 +147,25 @@ impl Sampler {
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         self.penalize();
+        self.choose()
+    }
+
+    /// The same among the tokens whose bit in `allowed` is set, 32 to a word, the lowest bit first; at least one must be.
+    pub fn sample_allowed(&mut self, logits: &[f32], allowed: &[u32]) -> u32 {
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        self.penalize();
+        for (i, logits) in self.logits.chunks_mut(32).enumerate() {
+            let word = allowed.get(i).copied().unwrap_or(0);
+            if word != u32::MAX {
+                let outside = logits.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0);
+                outside.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            }
+        }
+        self.choose()
+    }
+
+    fn choose(&mut self) -> u32 {
         if self.sampling.temperature == 0.0 || self.sampling.top_k == 1 {
             return argmax(&self.logits);
         }
@@ -162,14 +194,19 @@ impl Sampler {
     }
 
     /// Leaves the tokens that may be drawn with their probabilities (not yet normed) in `candidates`, most
-    /// likely first.
+    /// likely first unless all may be drawn.
     fn collect_candidates(&mut self) {
         let s = &self.sampling;
         let max = self.logits.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
-        let total: f64 = self.logits.iter().map(|&x| f64::from(((x - max) / s.temperature).exp())).sum();
         self.candidates.clear();
         let all = self.logits.iter().enumerate();
         self.candidates.extend(all.map(|(id, &x)| (id as u32, ((x - max) / s.temperature).exp())));
+        if s.top_p >= 1.0 && (s.top_k == 0 || s.top_k >= self.candidates.len()) {
+            // All may be drawn, so their order does not matter, and sorting them would cost more than all else.
+            self.candidates.retain(|c| c.1 >= s.min_p && c.1 > 0.0);
+            return;
+        }
+        let total: f64 = self.candidates.iter().map(|c| f64::from(c.1)).sum();
         // Most likely first; equal ones by id, so that the order does not depend on the sorting algorithm.
         let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         let mut total = total;
@@ -192,7 +229,7 @@ impl Sampler {
         let kept = nucleus.map_or(self.candidates.len(), |i| i + 1);
         self.candidates.truncate(kept);
         let floor = self.candidates.first().map_or(0.0, |c| c.1 * s.min_p);
-        self.candidates.retain(|c| c.1 >= floor);
+        self.candidates.retain(|c| c.1 >= floor && c.1 > 0.0);
     }
 
     fn draw(&mut self) -> u32 {

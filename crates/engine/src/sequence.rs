@@ -3,6 +3,7 @@
 use crate::batch::{Batch, LogitsOf, Slot, check};
 use crate::error::EngineError;
 use crate::forward::MAX_BATCH;
+use crate::hidden_states::HiddenStates;
 use crate::kv_cache::KvCache;
 use crate::model::Model;
 use crate::profile::Profile;
@@ -48,7 +49,7 @@ impl<'m> Sequence<'m> {
         // A batch of any tokens gives every thread its buffers. What is wrong with the model shows here too, but it
         // is for the first real tokens to say so.
         let ids = [0; MAX_BATCH];
-        let _ = self.step(&ids[..MAX_BATCH.min(self.context())], LogitsOf::Last);
+        let _ = self.step(&ids[..MAX_BATCH.min(self.context())], LogitsOf::Best);
         self.truncate(0);
         self.refused.extend(realtime::lock_memory().err());
     }
@@ -78,14 +79,36 @@ impl<'m> Sequence<'m> {
         self.batch.take_profile()
     }
 
+    /// From now on the hidden states behind each layer are kept.
+    pub fn keep_hidden_states(&mut self) {
+        self.batch.keep_hidden_states();
+    }
+
+    /// Those of the last tokens, [`MAX_BATCH`] of them at most, since [`Sequence::keep_hidden_states`].
+    pub fn hidden_states(&self) -> Option<&HiddenStates> {
+        self.batch.hidden_states()
+    }
+
     /// Runs `ids` and returns the logits `[vocab_size]` of the last one.
     pub fn forward(&mut self, ids: &[u32]) -> Result<&[f32], EngineError> {
+        self.forward_for(ids, LogitsOf::Last)
+    }
+
+    /// Runs `ids` and returns the logits of `last` ([`LogitsOf`]).
+    pub fn forward_for(&mut self, ids: &[u32], last: LogitsOf) -> Result<&[f32], EngineError> {
         check(self.model, &self.cache, ids)?;
         let batches = ids.len().div_ceil(MAX_BATCH);
         for (i, ids) in ids.chunks(MAX_BATCH).enumerate() {
-            self.step(ids, if i + 1 == batches { LogitsOf::Last } else { LogitsOf::None })?;
+            self.step(ids, if i + 1 == batches { last } else { LogitsOf::None })?;
         }
         Ok(self.batch.logits())
+    }
+
+    /// Row `row` of the logits that the last run was asked for; the first where there is only one.
+    pub(crate) fn logits_of_row(&self, row: usize) -> &[f32] {
+        let vocab_size = self.model.config.vocab_size;
+        let logits = self.batch.logits();
+        logits.get(row * vocab_size..(row + 1) * vocab_size).unwrap_or(logits)
     }
 
     /// Runs `ids` and calls `each` with the index in `ids` and the logits `[vocab_size]` of every one, in

@@ -5,7 +5,7 @@
 pub(crate) struct StopStrings {
     stops: Vec<String>,
     pending: String,
-    found: bool,
+    found: Option<usize>,
 }
 
 /// Bytes held back at most without growing.
@@ -14,30 +14,31 @@ const ROOM: usize = 1024;
 impl StopStrings {
     /// Watches for these strings; empty ones are ignored.
     pub(crate) fn new(stops: &[String]) -> Self {
-        let stops = stops.iter().filter(|s| !s.is_empty()).cloned().collect();
-        Self { stops, pending: String::with_capacity(ROOM), found: false }
+        Self { stops: stops.to_vec(), pending: String::with_capacity(ROOM), found: None }
     }
 
     /// Adds text; everything from the first stop string on is dropped.
     pub(crate) fn push(&mut self, text: &str) {
-        if self.found {
+        if self.found.is_some() {
             return;
         }
         self.pending.push_str(text);
-        if let Some(at) = self.stops.iter().filter_map(|s| self.pending.find(s.as_str())).min() {
+        let stops = self.stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty());
+        let found = stops.filter_map(|(i, stop)| Some((self.pending.find(stop.as_str())?, i))).min();
+        if let Some((at, index)) = found {
             self.pending.truncate(at);
-            self.found = true;
+            self.found = Some(index);
         }
     }
 
-    /// Whether a stop string has come.
-    pub(crate) fn found(&self) -> bool {
+    /// Index of the stop string that has come.
+    pub(crate) fn found(&self) -> Option<usize> {
         self.found
     }
 
     /// Moves the text that cannot become part of a stop string any more to the end of `text`.
     pub(crate) fn take_certain(&mut self, text: &mut String) {
-        let held = if self.found { 0 } else { self.held_back() };
+        let held = if self.found.is_some() { 0 } else { self.held_back() };
         text.extend(self.pending.drain(..self.pending.len() - held));
     }
 
@@ -69,7 +70,7 @@ mod tests {
             watch.take_certain(&mut text);
         }
         text += &watch.finish();
-        (text, watch.found())
+        (text, watch.found().is_some())
     }
 
     #[test]

@@ -158,7 +158,8 @@ fn made(
             post_ffn_norm: None,
         });
     }
-    let weights = Weights { token_embedding, layers: blocks, rms_final: vec![1.0; c.dim], wcls: None };
+    let weights =
+        Weights { token_embedding, layers: blocks, rms_final: vec![1.0; c.dim], wcls: None, scan: None };
     let tensors = maker.tensors;
     let info = ModelInfo {
         path,
@@ -309,6 +310,21 @@ mod tests {
                     let mean_square = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
                     assert!((0.25..4.0).contains(&mean_square), "{layers:?} {head:?}: {mean_square}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_foreseen() {
+        for layers in [StoredType::F32, StoredType::Int8, StoredType::Int4, StoredType::Ternary] {
+            for (head, vocab_size) in [(StoredType::Q6K, 300), (layers, 17_000), (StoredType::F16, 300)] {
+                let memory = |only_described| {
+                    let config = ModelConfig { vocab_size, ..tiny(Architecture::Llama) };
+                    let loaded = made(config, layers, head, PathBuf::from("tiny")).unwrap();
+                    let options = LoadOptions { only_described, threads: Some(2), ..LoadOptions::default() };
+                    Model::new(loaded, &options).unwrap().memory(64)
+                };
+                assert_eq!(memory(true), memory(false), "{layers:?} {head:?} {vocab_size}");
             }
         }
     }

@@ -7,6 +7,7 @@ use kernels::{ActivationForm, Activations, Arena, MatmulError, Matrix, Team};
 
 use smallvec::SmallVec;
 
+use crate::head::Scan;
 use crate::source::Bytes;
 
 /// Fewer rows stay as they are: filled up to a tile they would take many times the memory of the file.
@@ -33,7 +34,7 @@ pub(crate) enum Storage {
     Rows(Bytes),
     /// In tiles of ternary weights.
     Trits(Trits),
-    /// In tiles of 4- or 8-bit codes.
+    /// In tiles of 4- to 8-bit codes.
     Ints(IntTiles),
 }
 
@@ -106,6 +107,18 @@ impl WeightMatrix {
             bytes.release(0..usize::MAX);
             self.storage = packed;
         }
+    }
+
+    /// Bytes that it would take in tiles, if it is not in tiles and there are any for it.
+    fn packed_bytes(&self) -> Option<usize> {
+        let rows = matches!(self.storage, Storage::Rows(_)) && self.rows >= MIN_PACKED_ROWS;
+        let bytes = Trits::bytes_for(self.row_type, self.rows, self.cols);
+        bytes.or_else(|| IntTiles::bytes_for(self.row_type, self.rows, self.cols)).filter(|_| rows)
+    }
+
+    /// Bytes that a scan of it as the classifier would take.
+    fn scan_bytes(&self) -> Option<usize> {
+        Scan::bytes_for(self.rows, self.cols).filter(|_| Scan::pays(self.row_type, self.rows))
     }
 
     /// The first row that holds NaN or infinity.
@@ -267,6 +280,8 @@ pub struct Weights {
     pub rms_final: Vec<f32>,
     /// Classifier `[vocab_size, dim]`; `None` when it is the embedding.
     pub wcls: Option<WeightMatrix>,
+    /// What finds the best rows of a large classifier.
+    pub(crate) scan: Option<Scan>,
 }
 
 impl Weights {
@@ -283,18 +298,45 @@ impl Weights {
     }
 
     /// Puts the linear layers into the layouts that the kernels are fastest with, one matrix at a time, so that little
-    /// more than the model itself is in memory.
-    pub(crate) fn pack(&mut self, family: Family, threads: usize) {
+    /// more than the model itself is in memory. With `scan` a large classifier is scanned ([`Scan`]).
+    pub(crate) fn pack(&mut self, family: Family, threads: usize, scan: bool) {
         if family == Family::Reference {
             return;
         }
         let mut arena = Arena::default();
         // An embedding that is no classifier is read by the row. The classifier is the largest matrix: it comes first, while
         // there is nothing beside it.
-        self.wcls.as_mut().unwrap_or(&mut self.token_embedding).pack(family, threads, &mut arena);
+        let classifier = self.wcls.as_mut().unwrap_or(&mut self.token_embedding);
+        if scan && Scan::pays(classifier.row_type, classifier.rows) {
+            self.scan = classifier.view().ok().and_then(|rows| Scan::new(&rows, threads, &mut arena));
+        }
+        match (&self.scan, &classifier.storage) {
+            (Some(_), Storage::Rows(bytes)) => bytes.release(0..usize::MAX),
+            _ => classifier.pack(family, threads, &mut arena),
+        }
         for linear in self.layers.iter_mut().flat_map(Layer::linears_mut) {
             linear.weight.pack(family, threads, &mut arena);
         }
+    }
+
+    /// Bytes that are read in place from the mapped file, and bytes of all other memory. `foreseen`: as if it were packed,
+    /// with a scan of the classifier or without.
+    pub(crate) fn bytes(&self, foreseen: Option<bool>) -> (u64, u64) {
+        let (mut mapped, mut repacked) = (0, self.scan.as_ref().map_or(0, Scan::byte_len));
+        let classifier = self.classifier();
+        for matrix in self.matrices() {
+            let is_classifier = std::ptr::eq(matrix, classifier);
+            let packs = is_classifier || !std::ptr::eq(matrix, &self.token_embedding);
+            let scan = if foreseen == Some(true) && is_classifier { matrix.scan_bytes() } else { None };
+            let packed = matrix.packed_bytes().filter(|_| foreseen.is_some() && packs && scan.is_none());
+            match packed {
+                Some(packed) => repacked += packed,
+                None if matrix.is_owned() => repacked += matrix.byte_len(),
+                None => mapped += matrix.byte_len(),
+            }
+            repacked += scan.unwrap_or(0);
+        }
+        (mapped as u64, repacked as u64)
     }
 
     /// The first matrix that holds NaN or infinity, with the row: what to name when logits are not finite.

@@ -15,7 +15,7 @@ use engine::eval::{Stride, perplexity};
 use engine::generate::{GenerateOptions, generate};
 use engine::sampler::Sampling;
 use engine::tokenizer::EncodeOptions;
-use engine::{ActivationMode, KvType, LoadOptions, Model, Sequence};
+use engine::{ActivationMode, KvType, LoadOptions, LogitsOf, Model, Sequence};
 use serde_json::Value;
 
 fn reference(name: &str) -> Value {
@@ -104,4 +104,49 @@ fn greedy(model: &Model, prompt: &[u32]) -> Vec<u32> {
     let answer =
         generate(model, &mut sequence, prompt, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     answer.ids.into_iter().filter(|id| model.eos.binary_search(id).is_err()).collect()
+}
+
+/// A scanned head chooses as the exact one does, and its distributions are near.
+fn best_logits_are_exact(name: &str, tokens: usize) {
+    let (Some(model), Some(text)) = (load(name), wikitext()) else { return };
+    let tokenizer = model.tokenizer.as_ref().unwrap();
+    let ids = tokenizer.encode(&text, EncodeOptions { add_special: true, parse_special: false }).unwrap();
+    let mut sequence = Sequence::new(&model, tokens).unwrap();
+    let greatest =
+        |logits: &[f32]| logits.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let (mut kl_sum, mut kl_max) = (0.0, 0.0f64);
+    for (i, &id) in ids[..tokens].iter().enumerate() {
+        let best = greatest(sequence.forward_for(&[id], LogitsOf::Best).unwrap());
+        sequence.truncate(i);
+        let likely = sequence.forward_for(&[id], LogitsOf::Likely).unwrap().to_vec();
+        sequence.truncate(i);
+        let exact = sequence.forward(&[id]).unwrap();
+        assert_eq!(best, greatest(exact), "{name}: behind token {i}");
+        let kl = kl(exact, &likely);
+        kl_sum += kl;
+        kl_max = kl_max.max(kl);
+    }
+    println!("{name}: mean KL {:.2e}, greatest {kl_max:.2e} over {tokens} tokens", kl_sum / tokens as f64);
+    assert!(kl_sum / (tokens as f64) < 1e-3);
+}
+
+/// Kullback-Leibler divergence of softmax(q) from softmax(p), in nats.
+fn kl(p: &[f32], q: &[f32]) -> f64 {
+    let log_sum = |x: &[f32]| x.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+    let (p_sum, q_sum) = (log_sum(p), log_sum(q));
+    let difference = |(&p, &q): (&f32, &f32)| {
+        let log_p = f64::from(p) - p_sum;
+        log_p.exp() * (log_p - (f64::from(q) - q_sum))
+    };
+    p.iter().zip(q).map(difference).sum()
+}
+
+#[test]
+fn smollm2_has_an_exact_choice_from_a_scan() {
+    best_logits_are_exact("smollm2.gguf", 300);
+}
+
+#[test]
+fn gemma3_has_an_exact_choice_from_a_scan() {
+    best_logits_are_exact("gemma3.gguf", 100);
 }

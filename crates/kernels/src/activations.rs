@@ -47,8 +47,8 @@ pub(crate) struct Int8 {
     pub(crate) sum16: Vec<f32>,
     /// The same per 32, `[tokens, ceil(cols / 32)]`.
     pub(crate) sum32: Vec<f32>,
-    /// Sum of q per 32, `[tokens, ceil(cols / 32)]`.
-    pub(crate) whole: Vec<i32>,
+    /// Sum of q per 16, `[tokens, 2 * ceil(cols / 32)]`.
+    pub(crate) integers: Vec<i32>,
 }
 
 /// Where the int8 form of one token goes: see [`Int8`], without the tokens.
@@ -57,7 +57,7 @@ pub(crate) struct Rounded<'a> {
     pub(crate) scale: &'a mut [f32],
     pub(crate) sum16: &'a mut [f32],
     pub(crate) sum32: &'a mut [f32],
-    pub(crate) whole: &'a mut [i32],
+    pub(crate) integers: &'a mut [i32],
 }
 
 impl Activations {
@@ -70,7 +70,7 @@ impl Activations {
             form.scale.reserve(blocks);
             form.sum16.reserve(2 * blocks);
             form.sum32.reserve(blocks);
-            form.whole.reserve(blocks);
+            form.integers.reserve(2 * blocks);
         }
     }
 
@@ -182,11 +182,11 @@ impl Int8 {
         self.scale.resize(tokens * blocks, 0.0);
         self.sum16.resize(tokens * blocks * 2, 0.0);
         self.sum32.resize(tokens * blocks, 0.0);
-        self.whole.resize(tokens * blocks, 0);
+        self.integers.resize(tokens * blocks * 2, 0);
         let by_token = form == ActivationForm::Int8Token;
         let (q, scale) = (Shared::new(&mut self.q), Shared::new(&mut self.scale));
         let (sum16, sum32) = (Shared::new(&mut self.sum16), Shared::new(&mut self.sum32));
-        let whole = Shared::new(&mut self.whole);
+        let integers = Shared::new(&mut self.integers);
         let row = |t: usize| {
             let (x, of_blocks) = (&x[t * cols..][..cols], t * blocks..(t + 1) * blocks);
             let halves = 2 * of_blocks.start..2 * of_blocks.end;
@@ -195,9 +195,9 @@ impl Int8 {
                 Rounded {
                     q: q.slice(t * cols..(t + 1) * cols),
                     scale: scale.slice(of_blocks.clone()),
-                    sum16: sum16.slice(halves),
-                    sum32: sum32.slice(of_blocks.clone()),
-                    whole: whole.slice(of_blocks),
+                    sum16: sum16.slice(halves.clone()),
+                    sum32: sum32.slice(of_blocks),
+                    integers: integers.slice(halves),
                 }
             };
             // SAFETY: `vector_ops()` gives only functions that this processor can run.

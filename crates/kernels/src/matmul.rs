@@ -228,6 +228,54 @@ pub fn matmul(
     if input.cols() != w.cols || out.len() != tokens * w.rows {
         return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
     }
+    let form = checked_form(w, form)?;
+    if tokens == 0 {
+        return Ok(());
+    }
+    input.ensure(form);
+    let (input, kernels) = (&*input, kernels());
+    let columns = Columns::new(out, w.rows, tokens);
+    let work = w.rows.saturating_mul(w.cols).saturating_mul(tokens);
+    team.split(w.rows, TILE_ROWS, work, &|range| {
+        let first = range.start;
+        SCRATCH
+            .with_borrow_mut(|scratch| some_rows(kernels, w, input, form, range, scratch, &columns, first));
+    });
+    Ok(())
+}
+
+/// `out[i] = w[rows[i]] . x` for the only token of `input`: the same bits that [`matmul`] gives for these rows.
+///
+/// Errors: as of [`matmul`]; rows outside the matrix, more than one token.
+pub fn matmul_rows(
+    team: &Team,
+    w: &Matrix<'_>,
+    rows: &[u32],
+    input: &mut Activations,
+    form: ActivationForm,
+    out: &mut [f32],
+) -> Result<(), MatmulError> {
+    let inside = rows.iter().all(|&r| (r as usize) < w.rows);
+    if input.cols() != w.cols || input.tokens() != 1 || out.len() != rows.len() || !inside {
+        return Err(MatmulError::Shape { rows: w.rows, cols: w.cols, x: input.cols(), out: out.len() });
+    }
+    let form = checked_form(w, form)?;
+    input.ensure(form);
+    let (input, kernels) = (&*input, kernels());
+    let columns = Columns::new(out, rows.len(), 1);
+    team.split(rows.len(), 1, rows.len().saturating_mul(w.cols), &|range| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            for i in range {
+                let r = rows[i] as usize;
+                some_rows(kernels, w, input, form, r..r + 1, scratch, &columns, i);
+            }
+        });
+    });
+    Ok(())
+}
+
+/// The form in which the kernels take the activations where `form` is asked for.
+fn checked_form(w: &Matrix<'_>, form: ActivationForm) -> Result<ActivationForm, MatmulError> {
     let integer = Matrix::integer_form(w.ty);
     // Activations rounded by the token are a special case of rounded by the block.
     let fits = form == ActivationForm::F32
@@ -236,26 +284,30 @@ pub fn matmul(
     if !fits {
         return Err(MatmulError::Form { ty: w.ty.name(), form });
     }
-    if tokens == 0 {
-        return Ok(());
-    }
     // The integer kernels take whole blocks of activations.
     let whole = integer != ActivationForm::Int8Block || w.cols.is_multiple_of(BLOCK);
-    let form = if whole { form } else { ActivationForm::F32 };
-    input.ensure(form);
-    let (input, kernels) = (&*input, kernels());
-    let columns = Columns::new(out, w.rows, tokens);
-    let work = w.rows.saturating_mul(w.cols).saturating_mul(tokens);
-    team.split(w.rows, TILE_ROWS, work, &|range| {
-        SCRATCH.with_borrow_mut(|scratch| match form {
-            ActivationForm::F32 => rows_f32(kernels, w, input, range, scratch, &columns),
-            _ if integer == ActivationForm::Int8Token => {
-                rows_ternary(kernels, w, input, range, scratch, &columns)
-            }
-            _ => rows_block(kernels, w, input, form, range, scratch, &columns),
-        });
-    });
-    Ok(())
+    Ok(if whole { form } else { ActivationForm::F32 })
+}
+
+/// The rows of `range`, whose outputs are the columns from `to` on.
+#[allow(clippy::too_many_arguments, reason = "what both products share")]
+fn some_rows(
+    kernels: &Kernels,
+    w: &Matrix<'_>,
+    input: &Activations,
+    form: ActivationForm,
+    range: Range<usize>,
+    scratch: &mut Scratch,
+    columns: &Columns<'_>,
+    to: usize,
+) {
+    match form {
+        ActivationForm::F32 => rows_f32(kernels, w, input, range, scratch, columns, to),
+        _ if Matrix::integer_form(w.ty) == ActivationForm::Int8Token => {
+            rows_ternary(kernels, w, input, range, scratch, columns, to);
+        }
+        _ => rows_block(kernels, w, input, form, range, scratch, columns, to),
+    }
 }
 
 fn rows_f32(
@@ -265,6 +317,7 @@ fn rows_f32(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let multiply = |rows: Floats<'_>, first: usize| {
         let rows = FloatRows { rows, cols: w.cols, first };
@@ -275,7 +328,7 @@ fn rows_f32(
     if (w.ty == RowType::F32 || columns.tokens <= FEW_TOKENS)
         && let Some(rows) = w.floats(range.clone())
     {
-        return multiply(rows, range.start);
+        return multiply(rows, to);
     }
     scratch.rows_f32.resize(TILE_ROWS * w.cols, 0.0);
     for first in range.clone().step_by(TILE_ROWS) {
@@ -285,7 +338,7 @@ fn rows_f32(
             // SAFETY: `kernels` holds only functions that this processor can run.
             unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
         }
-        multiply(Floats::F32(rows), first);
+        multiply(Floats::F32(rows), to + first - range.start);
     }
 }
 
@@ -296,11 +349,12 @@ fn rows_ternary(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let x = input.int8(ActivationForm::Int8Token);
     scratch.integers.resize(columns.tokens, 0);
     scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for r in range {
+    for (i, r) in range.enumerate() {
         // SAFETY: `kernels` holds only functions that this processor can run.
         unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
         let scale = scratch.unpacked.scale[0];
@@ -310,8 +364,8 @@ fn rows_ternary(
         for (t, (out, &sum)) in tile.iter_mut().zip(&scratch.integers).enumerate() {
             *out = sum as f32 * x.scale[t * input.blocks()] * scale;
         }
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(r, tile) };
+        // SAFETY: `split` gives disjoint ranges inside the columns.
+        unsafe { columns.write(to + i, tile) };
     }
 }
 
@@ -323,10 +377,11 @@ fn rows_block(
     range: Range<usize>,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
+    to: usize,
 ) {
     let x = input.int8(form);
     scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for r in range {
+    for (i, r) in range.enumerate() {
         // SAFETY: `kernels` holds only functions that this processor can run.
         unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
         let row = &scratch.unpacked;
@@ -343,7 +398,7 @@ fn rows_block(
         let tile = &mut scratch.out[..columns.tokens];
         // SAFETY: as above.
         unsafe { (kernels.gemm_int8_block)(&row, &block_input, tile) };
-        // SAFETY: `split` gives disjoint ranges inside `0..rows`.
-        unsafe { columns.write(r, tile) };
+        // SAFETY: `split` gives disjoint ranges inside the columns.
+        unsafe { columns.write(to + i, tile) };
     }
 }

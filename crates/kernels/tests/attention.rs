@@ -1,91 +1,58 @@
 //! Attention against the naive one in f64, for each way of storing keys and values.
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
 
-use kernels::attention::{CacheShape, Cached, CachedMut, Heads, PAGE, PART, Span, attend};
+use std::sync::Arc;
+
+use kernels::attention::{CacheShape, CacheType, Heads, PAGE, PART, Page, Span, attend};
 use kernels::{Team, reference};
 
-/// One layer's pages in every type, filled with the same keys and values.
+/// Pages of every type, whose layer [`LAYER`] is filled with the same keys and values.
 struct Layer {
     shape: CacheShape,
     /// `[positions, n_kv_heads, head_dim]`
     keys: Vec<f32>,
     values: Vec<f32>,
-    pages: Vec<u32>,
-    stores: [Store; 3],
+    stores: [Vec<Arc<Page>>; 3],
 }
 
-enum Store {
-    F32(Vec<f32>, Vec<f32>),
-    F16(Vec<u16>, Vec<u16>),
-    I8(Vec<i8>, Vec<f32>, Vec<i8>, Vec<f32>),
-}
+/// One between others.
+const LAYER: usize = 1;
 
-impl Store {
-    fn view_mut(&mut self) -> CachedMut<'_> {
-        match self {
-            Self::F32(keys, values) => CachedMut::F32 { keys, values },
-            Self::F16(keys, values) => CachedMut::F16 { keys, values },
-            Self::I8(keys, key_scales, values, value_scales) => {
-                CachedMut::I8 { keys, key_scales, values, value_scales }
-            }
-        }
-    }
-
-    fn view(&self) -> Cached<'_> {
-        match self {
-            Self::F32(keys, values) => Cached::F32 { keys, values },
-            Self::F16(keys, values) => Cached::F16 { keys, values },
-            Self::I8(keys, key_scales, values, value_scales) => {
-                Cached::I8 { keys, key_scales, values, value_scales }
-            }
-        }
-    }
-
-    /// Largest error that rounding keys and values of about +-1 leaves.
-    fn tolerance(&self) -> f32 {
-        match self {
-            Self::F32(..) => 1e-5,
-            Self::F16(..) => 2e-3,
-            Self::I8(..) => 2e-2,
-        }
-    }
-}
+/// The types, and the largest error that rounding keys and values of about +-1 leaves.
+const TYPES: [(CacheType, f32); 3] = [(CacheType::F32, 1e-5), (CacheType::F16, 2e-3), (CacheType::I8, 2e-2)];
 
 fn wave(n: usize, k: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * k) as f32 * 0.37).sin()).collect()
 }
 
 impl Layer {
-    /// Positions filled with waves of their own; places of the pages that no position uses hold NaN, the pages
-    /// lie in the reverse order.
+    /// Positions filled with waves of their own; places that no position uses, and those of other layers, hold NaN.
     fn new(shape: CacheShape, positions: usize, seed: usize) -> Self {
         let row = shape.n_kv_heads * shape.head_dim;
-        let n = positions.div_ceil(PAGE);
-        let (k, v, s) = (n * shape.page_keys(), n * shape.page_values(), n * shape.page_scales());
-        let nan = f32::NAN;
-        let mut layer = Self {
-            shape,
-            keys: wave(positions * row, 3 + seed),
-            values: wave(positions * row, 5 + seed),
-            pages: (0..n as u32).rev().collect(),
-            stores: [
-                Store::F32(vec![nan; k], vec![nan; v]),
-                Store::F16(vec![0x7e00; k], vec![0x7e00; v]),
-                Store::I8(vec![127; k], vec![nan; s], vec![127; v], vec![nan; s]),
-            ],
-        };
-        for store in &mut layer.stores {
-            let rows = layer.keys.chunks(row).zip(layer.values.chunks(row));
-            for (position, (key, value)) in rows.enumerate() {
-                let page = layer.pages[position / PAGE] as usize;
-                store.view_mut().store(shape, page, position % PAGE, key, value);
-            }
-        }
-        layer
+        let keys = wave(positions * row, 3 + seed);
+        let values = wave(positions * row, 5 + seed);
+        let nan = vec![f32::NAN; row];
+        let stores = TYPES.map(|(cache_type, _)| {
+            let page = |first: usize| {
+                let mut page = Page::new(cache_type, shape, 3);
+                for slot in 0..PAGE {
+                    for layer in 0..3 {
+                        let at = (first + slot) * row;
+                        let used = layer == LAYER && first + slot < positions;
+                        let key = if used { &keys[at..at + row] } else { &nan };
+                        let value = if used { &values[at..at + row] } else { &nan };
+                        page.store(layer, slot, key, value);
+                    }
+                }
+                Arc::new(page)
+            };
+            (0..positions).step_by(PAGE).map(page).collect()
+        });
+        Self { shape, keys, values, stores }
     }
 
     fn span(&self, store: usize, position: usize, tokens: usize) -> Span<'_> {
-        Span { tokens, position, cached: self.stores[store].view(), pages: &self.pages }
+        Span { tokens, position, layer: LAYER, pages: &self.stores[store] }
     }
 
     /// The truth for one query head.
@@ -119,7 +86,7 @@ fn all_shapes_and_windows_agree_with_the_naive_one() {
             for window in [None, Some(1), Some(8), Some(100)] {
                 let heads = Heads { n_heads, cache: shape, window, scale: 0.2 };
                 let position = positions - tokens;
-                for (s, store) in layer.stores.iter().enumerate() {
+                for (s, (_, tolerance)) in TYPES.into_iter().enumerate() {
                     let got = run(&team, &heads, &[layer.span(s, position, tokens)], &queries);
                     for (i, (got, query)) in got.chunks(head_dim).zip(queries.chunks(head_dim)).enumerate() {
                         // Every seventh row: the truth is slow.
@@ -131,7 +98,7 @@ fn all_shapes_and_windows_agree_with_the_naive_one() {
                         for (got, want) in got.iter().zip(&want) {
                             let error = (got - want).abs();
                             assert!(
-                                error <= store.tolerance(),
+                                error <= tolerance,
                                 "{got} for {want} ({shape:?}, {positions} positions, {window:?}, row {i})"
                             );
                         }

@@ -2,24 +2,16 @@
 //! the instruction set that is tested; CI runs this once with the best and once with `scalar`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
 
-use kernels::codec;
+mod noise;
+
 use kernels::row::RowType;
 use kernels::{ActivationForm, Activations, Matrix, Team, matmul::matmul, reference};
+use noise::{noise, rows_of};
 
 /// Relative to the size of the sums: f32 rounding over a row.
 const F32_TOLERANCE: f32 = 2e-5;
 /// int8 activations with a scale per 32: half a step of 1/127 of the block's maximum in each of them.
 const INT8_TOLERANCE: f32 = 0.02;
-
-fn noise(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
 
 /// Types that we can write, with lengths of rows that they take.
 fn cases() -> Vec<(RowType, Vec<usize>)> {
@@ -45,13 +37,7 @@ fn cases() -> Vec<(RowType, Vec<usize>)> {
 }
 
 fn weights(ty: RowType, rows: usize, cols: usize) -> Vec<u8> {
-    let mut next = noise((rows * 31 + cols) as u64);
-    let mut bytes = vec![0; ty.row_bytes(cols).unwrap() * rows];
-    for row in bytes.chunks_exact_mut(ty.row_bytes(cols).unwrap()) {
-        let values: Vec<f32> = (0..cols).map(|_| next()).collect();
-        codec::quantize_row(ty, &values, row).unwrap();
-    }
-    bytes
+    rows_of(ty, rows, cols, noise((rows * 31 + cols) as u64))
 }
 
 fn run(threads: usize, w: &Matrix<'_>, x: &[f32], form: ActivationForm) -> Vec<f32> {
@@ -94,7 +80,7 @@ fn ternary_sums_are_exact_at_the_extremes() {
         for (weight, activation) in [(1.0, 127.0), (-1.0, 127.0), (1.0, -127.0), (-1.0, -127.0)] {
             let ty = RowType::Ternary32;
             let mut bytes = vec![0; ty.row_bytes(cols).unwrap()];
-            codec::quantize_row(ty, &vec![weight; cols], &mut bytes).unwrap();
+            kernels::codec::quantize_row(ty, &vec![weight; cols], &mut bytes).unwrap();
             let w = Matrix::new(ty, 1, cols, &bytes).unwrap();
             let x: Vec<f32> = vec![activation; cols];
             let out = run(1, &w, &x, ActivationForm::Int8Token);

@@ -5,32 +5,18 @@
     reason = "helpers of tests stand outside #[test] functions"
 )]
 
-use kernels::codec;
+mod noise;
+
 use kernels::matmul::matmul;
 use kernels::row::RowType;
 use kernels::trits::{Family, Trits, matmul_trits};
 use kernels::{ActivationForm, Activations, Arena, Matrix, Team};
+use noise::noise;
 
 const TY: RowType = RowType::Ternary32;
 
-fn noise(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-}
-
-fn rows_of(rows: usize, cols: usize, mut next: impl FnMut() -> f32) -> Vec<u8> {
-    let row_bytes = TY.row_bytes(cols).unwrap();
-    let mut bytes = vec![0; row_bytes * rows];
-    for row in bytes.chunks_exact_mut(row_bytes) {
-        let values: Vec<f32> = (0..cols).map(|_| next()).collect();
-        codec::quantize_row(TY, &values, row).unwrap();
-    }
-    bytes
+fn rows_of(rows: usize, cols: usize, next: impl FnMut() -> f32) -> Vec<u8> {
+    noise::rows_of(TY, rows, cols, next)
 }
 
 fn skip() -> bool {
@@ -72,7 +58,7 @@ fn every_shape_family_and_thread_count_equals_the_rows() {
         for rows in [1, 31, 32, 33, 64, 127, 130, 161] {
             let bytes = rows_of(rows, cols, noise((rows * 31 + cols) as u64));
             let w = Matrix::new(TY, rows, cols, &bytes).unwrap();
-            for tokens in [1, 2, 3, 7, 8, 13, 33] {
+            for tokens in [1, 2, 3, 7, 8, 13, 33, 52, 64, 85] {
                 let mut next = noise((cols + tokens) as u64);
                 let x: Vec<f32> = (0..tokens * cols).map(|_| next()).collect();
                 let want = by_rows(&w, &x);
@@ -129,8 +115,11 @@ fn sums_are_exact_at_the_extremes() {
             let w = Matrix::new(TY, 1, cols, &bytes).unwrap();
             for family in [Family::Lookup, Family::Multiply] {
                 let packed = Trits::pack(&w, family, 1, &mut Arena::default(), &|_| {}).unwrap();
-                let out = by_tiles(&[&packed], &vec![activation; cols], 1);
-                assert_eq!(out[0][0], weight * activation * cols as f32, "{cols} {family:?}");
+                for tokens in [1, 32] {
+                    let out = by_tiles(&[&packed], &vec![activation; cols * tokens], 1);
+                    let want = weight * activation * cols as f32;
+                    assert!(out[0].iter().all(|&y| y == want), "{cols} {tokens} {family:?}");
+                }
             }
         }
     }

@@ -1,18 +1,28 @@
 //! Everything that the user can type.
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are help texts: [/file] is no link")]
 
+mod analyze;
+mod batch;
 mod benchmark;
+mod eval;
 mod model;
 mod quantize;
+mod serve;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use analyze::AnalyzeArgs;
+pub(crate) use batch::BatchArgs;
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
+pub(crate) use eval::{
+    ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
+};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
+pub(crate) use serve::{ModelsArgs, ServeArgs};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -30,12 +40,15 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Tokenize(TokenizeArgs),
     Eval(EvalArgs),
+    Analyze(AnalyzeArgs),
     Benchmark(BenchmarkArgs),
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
     Calibrate(CalibrateArgs),
     Pull(PullArgs),
+    Serve(ServeArgs),
+    Batch(BatchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -66,6 +79,9 @@ pub(crate) struct GenerateArgs {
     /// Go on after the model's end token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Guess up to N tokens from the text so far and check them in one pass: the same text, sooner where it repeats itself
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub(crate) draft: u8,
     /// Print one JSON object instead: prompt_ids, ids, text, finish_reason, timings
     #[arg(long)]
     pub(crate) json: bool,
@@ -142,101 +158,6 @@ pub(crate) struct TokenizeArgs {
     #[arg(long)]
     pub(crate) no_special: bool,
     /// Print one JSON object: ids, tokens
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Measure how good a model is.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  edgellm eval perplexity model.gguf --file wikitext2-test.txt --context 512
-  edgellm eval logits model.gguf --ids 1,2,3 --output logits.npy
-  edgellm eval kl model-q4.gguf --reference model-f16.gguf --file text.txt")]
-pub(crate) struct EvalArgs {
-    #[command(subcommand)]
-    pub(crate) measure: Measure,
-}
-
-/// The measures.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Measure {
-    Perplexity(PerplexityArgs),
-    Logits(LogitsArgs),
-    Kl(KlArgs),
-}
-
-/// Perplexity of a text.
-///
-/// llama.cpp's method by default: the text in chunks of the context, BOS at the start of each, the second half scored.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  edgellm eval perplexity model.gguf --file wikitext2-test.txt
-  edgellm eval perplexity stories.bin -z tok512.bin --file stories.txt --stride full --json")]
-pub(crate) struct PerplexityArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) text: EvalText,
-    /// half: the second half of each chunk; full: every token of each document (documents end at <|endoftext|>)
-    #[arg(long, value_enum, default_value_t = StrideArg::Half)]
-    pub(crate) stride: StrideArg,
-    /// Print one JSON object: perplexity, nll, tokens, bytes, bits_per_byte
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// The text that a measure is taken on.
-#[derive(Debug, Args)]
-pub(crate) struct EvalText {
-    /// Text in UTF-8
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Tokens of a chunk; 512 by default, at most what the model was made for
-    #[arg(long, value_name = "N")]
-    pub(crate) context: Option<usize>,
-}
-
-/// What is scored.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum StrideArg {
-    Half,
-    Full,
-}
-
-/// Logits of given tokens as a NumPy file (f32, tokens x vocabulary).
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  edgellm eval logits model.gguf --ids 1,2,3 --output logits.npy
-  edgellm eval logits model.gguf --ids 1,2,3 --output logits.npy --activations f32 --kv-cache f32")]
-pub(crate) struct LogitsArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// The tokens
-    #[arg(long, value_name = "ID,...", value_delimiter = ',', required = true)]
-    pub(crate) ids: Vec<u32>,
-    /// The NumPy file
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) output: PathBuf,
-}
-
-/// Kullback-Leibler divergence of a model from a reference on a text.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  edgellm eval kl model-q4.gguf --reference model-f16.gguf --file text.txt
-  edgellm eval kl model.tmac2.bin -z tok512.bin --reference model.bin --file text.txt --json")]
-pub(crate) struct KlArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// The model that is taken for the truth
-    #[arg(long, value_name = "MODEL")]
-    pub(crate) reference: String,
-    #[command(flatten)]
-    pub(crate) text: EvalText,
-    /// Print one JSON object: mean_kl, p99_kl, max_kl, top1_agreement, tokens, perplexity, reference_perplexity
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -33,6 +33,9 @@ pub(crate) struct RunArgs {
     /// Which kernels multiply the weights
     #[arg(long, value_enum, default_value_t = Kernel::Auto, value_name = "FAMILY")]
     pub(crate) kernel: Kernel,
+    /// Compute every logit of a large vocabulary exactly, also those that cannot be the greatest
+    #[arg(long)]
+    pub(crate) exact_head: bool,
     /// Bind threads to cores, and bring all memory in beforehand and lock it; says what the system refuses
     #[arg(long)]
     pub(crate) realtime: bool,

@@ -1,12 +1,13 @@
 //! `edgellm inspect`: what a model file is and what it needs.
 
 use anyhow::Result;
-use engine::{MemoryEstimate, Model};
+use engine::{LoadOptions, MemoryEstimate, Model};
 use serde::Serialize;
 
 use super::load;
 use crate::args::InspectArgs;
 use crate::output::Output;
+use crate::resolve;
 
 /// Longest context that the memory figure is given for unless another is asked for.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -70,7 +71,8 @@ struct Tensor<'m> {
 
 /// Prints a summary and one line a tensor, or one object.
 pub(crate) fn run(args: &InspectArgs, out: &mut Output) -> Result<()> {
-    let model = load::model(&args.model)?;
+    let options = LoadOptions { only_described: true, ..load::options(&args.model.run, None) };
+    let model = Model::load(&resolve::model(&args.model.model)?, &options)?;
     let context = args.context.unwrap_or(model.config.seq_len.min(DEFAULT_CONTEXT));
     let report = Report::new(&model, context);
     if args.json { out.json(&report) } else { print(&report, out) }

@@ -48,7 +48,9 @@ pub(super) fn options(run: &RunArgs, chat_template: Option<String>) -> LoadOptio
             Kernel::Multiply => KernelFamily::Multiply,
             Kernel::Reference => KernelFamily::Reference,
         },
+        exact_head: run.exact_head,
         realtime: run.realtime,
+        only_described: false,
         i2s_layout: run.i2s.map(i2s_layout),
     }
 }

@@ -1,5 +1,7 @@
 //! One module per command.
 
+mod analyze;
+mod batch;
 mod benchmark;
 mod calibrate;
 mod chat;
@@ -13,6 +15,7 @@ mod load;
 mod man;
 mod pull;
 mod quantize;
+mod serve;
 mod system;
 mod tokenize;
 
@@ -29,12 +32,15 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Tokenize(args) => tokenize::run(&args, out),
         Command::Eval(args) => eval::run(&args, out),
+        Command::Analyze(args) => analyze::run(&args, out),
         Command::Benchmark(args) => benchmark::run(&args, out),
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Calibrate(args) => calibrate::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
+        Command::Serve(args) => serve::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
     }

@@ -84,7 +84,7 @@ impl<'m> Layerwise<'m> {
     /// # Errors
     /// A context beyond the model's.
     pub fn new(model: &'m Model, context: usize) -> Result<Self, EngineError> {
-        let buffers = Buffers::new(&model.config, context.min(MAX_BATCH), context);
+        let buffers = Buffers::new(model, context.min(MAX_BATCH), context);
         Ok(Self { model, cache: model.cache(context)?, buffers })
     }
 

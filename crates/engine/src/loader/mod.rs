@@ -221,7 +221,7 @@ fn weights(opened: &mut Opened) -> Result<Weights, EngineError> {
     let wcls = naming.global(Global::Wcls);
     let tied = opened.tied.unwrap_or(opened.directory.find(wcls).is_none());
     let wcls = (!tied).then(|| opened.vocabulary_matrix(wcls)).transpose()?;
-    Ok(Weights { token_embedding, layers, rms_final, wcls })
+    Ok(Weights { token_embedding, layers, rms_final, wcls, scan: None })
 }
 
 /// The weights of a norm, with what the architecture adds to them.

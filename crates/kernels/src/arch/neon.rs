@@ -7,11 +7,12 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use crate::arch::neon_codes::{AddDots, NeonCodes};
 use crate::arch::neon_tiles::{self, four, load_part, store_s32};
-use crate::arch::{neon, scalar};
+use crate::arch::scalar;
 use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
-use crate::int_tiles::{self, IntInput, IntTile, Width};
+use crate::int_tiles::{self, IntInput, IntTile};
 use crate::row::RowType;
 use crate::trits::{self, Line, TritKernels};
 
@@ -56,7 +57,7 @@ fn load_f32(x: &[f32; 4]) -> float32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn store_f32(x: &mut [f32; 4], v: float32x4_t) {
+fn store_f32(x: &mut [f32; 4], v: float32x4_t) {
     // SAFETY: the reference covers the 16 bytes that are written.
     unsafe { vst1q_f32(x.as_mut_ptr(), v) }
 }
@@ -102,14 +103,6 @@ fn add_dots(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
 fn add_fours(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
     let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
     vpadalq_s16(sums, vpaddq_s16(low, vmull_high_s8(w, x)))
-}
-
-/// Sixteen f16, as their bits, to f32.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn widen_16(bits: &[u16; 16]) -> [float32x4_t; 4] {
-    // SAFETY: each part is the 8 bytes that are read.
-    [0, 1, 2, 3].map(|i: usize| widen_f16(unsafe { vld1_u16(bits.as_chunks::<4>().0[i].as_ptr()) }))
 }
 
 #[inline]

@@ -4,10 +4,11 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::arch::neon::{self, dot_f32};
+use crate::arch::neon_codes::{AddDots, NeonCodes};
 use crate::arch::neon_tiles::{self, four, load_part, store_s32};
 use crate::arch::scalar;
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
-use crate::int_tiles::{self, IntInput, IntTile, Width};
+use crate::int_tiles::{self, IntInput, IntTile};
 use crate::trits::{self, Line, TritKernels};
 
 pub(crate) static KERNELS: Kernels = Kernels {

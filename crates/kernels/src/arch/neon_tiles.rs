@@ -212,7 +212,7 @@ pub(super) fn decode(tile: &[Line], trits: &mut [[Line; 2]]) {
 macro_rules! tile_kernels {
     ($features:literal, $dots:path) => {
         pub(super) static TRITS: TritKernels =
-            TritKernels { tables: neon_tiles::tables, lookup: neon_tiles::lookup, multiply };
+            TritKernels { tables: neon_tiles::tables, lookup: neon_tiles::lookup, multiply, many: None };
 
         /// Several tokens against one tile. The trits are signed, so no sums of activations are needed.
         #[target_feature(enable = $features)]
@@ -266,87 +266,27 @@ macro_rules! tile_kernels {
             out
         }
 
-        /// One tile of 4- or 8-bit codes against all tokens, which meet the codes as they are stored.
+        /// One tile of codes against all tokens: see [`int_tiles::body::int_tile`].
         #[target_feature(enable = $features)]
         pub(super) fn int_tile(
             tile: &IntTile<'_>,
             input: IntInput<'_>,
-            _codes: &mut Vec<[Line; 8]>,
+            codes: &mut Vec<[Line; 8]>,
             out: &mut [[f32; int_tiles::TILE_ROWS]],
         ) {
-            let (fours, rest) = out.as_chunks_mut::<4>();
-            let first_rest = fours.len() * 4;
-            for (i, out) in fours.iter_mut().enumerate() {
-                *out = int_tokens(tile, input, i * 4);
-            }
-            for (i, out) in rest.iter_mut().enumerate() {
-                [*out] = int_tokens(tile, input, first_rest + i);
-            }
+            int_tiles::body::int_tile::<NeonCodes<Dots>, 2>(tile, input, codes, out)
         }
 
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn int_tokens<const T: usize>(
-            tile: &IntTile<'_>,
-            input: IntInput<'_>,
-            first: usize,
-        ) -> [[f32; int_tiles::TILE_ROWS]; T] {
-            let blocks = tile.scales.len();
-            let x: [&[[i8; 32]]; T] =
-                std::array::from_fn(|t| &input.q.as_chunks::<32>().0[(first + t) * blocks..][..blocks]);
-            let at = |t: usize, b: usize| (first + t) * blocks + b;
-            let mut sums = [[vdupq_n_f32(0.0); 4]; T];
-            for b in 0..blocks {
-                // What a code of 0 stands for, times the activations; 8-bit codes are made signed below.
-                let zero = if tile.width == Width::Four { tile.zero } else { tile.zero - 128 };
-                let mut dots = [[vdupq_n_s32(0); 4]; T];
-                for t in 0..T {
-                    dots[t] = [vdupq_n_s32(-zero * input.sum[at(t, b)]); 4];
-                }
-                let lines = &tile.lines[b * tile.width.lines()..][..tile.width.lines()];
-                for (i, line) in lines.iter().enumerate() {
-                    for part in 0..4 {
-                        let codes = load_part(line, part);
-                        if tile.width == Width::Four {
-                            let low = vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8(15)));
-                            let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(codes));
-                            for t in 0..T {
-                                let x = x[t][b].as_chunks::<4>().0;
-                                dots[t][part] = $dots(dots[t][part], low, four(&x[i]));
-                                dots[t][part] = $dots(dots[t][part], high, four(&x[4 + i]));
-                            }
-                        } else {
-                            let w = vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128)));
-                            for t in 0..T {
-                                let x = x[t][b].as_chunks::<4>().0;
-                                dots[t][part] = $dots(dots[t][part], w, four(&x[i]));
-                            }
-                        }
-                    }
-                }
-                let scales = neon::widen_16(&tile.scales[b].0);
-                for t in 0..T {
-                    for i in 0..4 {
-                        let scale = vmulq_n_f32(scales[i], input.scale[at(t, b)]);
-                        sums[t][i] = vfmaq_f32(sums[t][i], vcvtq_f32_s32(dots[t][i]), scale);
-                    }
-                }
-                if let Some(offsets) = tile.offsets.get(b) {
-                    let offsets = neon::widen_16(&offsets.0);
-                    for t in 0..T {
-                        for i in 0..4 {
-                            sums[t][i] = vfmaq_n_f32(sums[t][i], offsets[i], input.scaled_sum[at(t, b)]);
-                        }
-                    }
-                }
+        /// The instruction that this file is named after.
+        #[derive(Clone, Copy)]
+        struct Dots;
+
+        impl AddDots for Dots {
+            #[inline(always)]
+            fn add_dots(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+                // SAFETY: this type is used only inside `int_tile`, which carries these features.
+                unsafe { $dots(sums, w, x) }
             }
-            let mut out = [[0.0; int_tiles::TILE_ROWS]; T];
-            for t in 0..T {
-                for (out, &sums) in out[t].as_chunks_mut::<4>().0.iter_mut().zip(&sums[t]) {
-                    neon::store_f32(out, sums);
-                }
-            }
-            out
         }
     };
 }

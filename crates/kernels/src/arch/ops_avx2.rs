@@ -8,7 +8,7 @@ use crate::vector::{LANES, Vector};
 
 /// Two registers, lanes 0..8 and 8..16.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(pub(crate) __m256, pub(crate) __m256);
 
 vector_ops!(Isa::Avx2, Avx2, tile 4 x 1, floats 2 x 3, "avx2,fma,f16c");
 

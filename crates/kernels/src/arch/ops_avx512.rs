@@ -8,7 +8,7 @@ use crate::vector::{LANES, Vector};
 
 /// One register.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(__m512);
+pub(crate) struct Avx512(pub(crate) __m512);
 
 vector_ops!(Isa::Avx512, Avx512, tile 4 x 4, floats 4 x 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 

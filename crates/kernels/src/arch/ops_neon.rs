@@ -10,7 +10,7 @@ use crate::vector::{LANES, Vector};
 
 /// Four registers, lanes 0..4, 4..8 and so on.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon([float32x4_t; 4]);
+pub(crate) struct Neon(pub(crate) [float32x4_t; 4]);
 
 vector_ops!(Isa::Neon, Neon, tile 4 x 1, floats 2 x 3, "neon");
 

@@ -11,8 +11,10 @@ pub(crate) mod page;
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
-pub use cache::{CacheShape, Cached, CachedMut, PAGE};
+use cache::Cached;
+pub use cache::{CacheShape, CacheType, PAGE, Page};
 
 use crate::dispatch::vector_ops;
 use crate::threads::{Shared, Team};
@@ -55,10 +57,10 @@ pub struct Span<'a> {
     pub tokens: usize,
     /// Position of the first of them.
     pub position: usize,
-    /// The pages of the layer.
-    pub cached: Cached<'a>,
-    /// Which pages hold the positions of this sequence, in order.
-    pub pages: &'a [u32],
+    /// The layer.
+    pub layer: usize,
+    /// The pages that hold the positions of this sequence, in order.
+    pub pages: &'a [Arc<Page>],
 }
 
 impl Span<'_> {
@@ -256,8 +258,12 @@ impl Job<'_, '_> {
                 continue;
             }
             let next = span.pages.get(page + 1).filter(|_| (page + 1) * PAGE < last);
-            let pages = (span.pages[page] as usize, next.map(|&next| next as usize));
-            let view = view(&span.cached, shape, pages, kv_head);
+            let view = view(
+                span.pages[page].layer(span.layer),
+                next.map(|next| next.layer(span.layer)),
+                shape,
+                kv_head,
+            );
             let rows =
                 Rows { queries: &scratch.queries, head_dim: shape.head_dim, visible: &scratch.visible };
             // SAFETY: `vector_ops()` gives only functions that this processor can run.
@@ -266,34 +272,29 @@ impl Job<'_, '_> {
     }
 }
 
-/// One head of one page and its keys in the page after it.
-fn view<'a>(
-    cached: &Cached<'a>,
-    shape: CacheShape,
-    (page, next): (usize, Option<usize>),
-    head: usize,
-) -> PageView<'a> {
+/// One head of one page and its keys in the page after it, which is of the same type.
+fn view<'a>(page: Cached<'a>, next: Option<Cached<'a>>, shape: CacheShape, head: usize) -> PageView<'a> {
     let (key_len, value_len) = (shape.head_dim * PAGE, shape.width() * PAGE);
-    let keys = page * shape.page_keys() + head * key_len;
-    let values = page * shape.page_values() + head * value_len;
-    let scales = page * shape.page_scales() + head * PAGE;
-    let next = next.map_or(0..0, |next| {
-        let at = next * shape.page_keys() + head * key_len;
-        at..at + key_len
-    });
-    match *cached {
-        Cached::F32 { keys: k, values: v } => {
-            PageView::F32 { keys: &k[keys..][..key_len], values: &v[values..][..value_len], next: &k[next] }
-        }
-        Cached::F16 { keys: k, values: v } => {
-            PageView::F16 { keys: &k[keys..][..key_len], values: &v[values..][..value_len], next: &k[next] }
-        }
+    let keys = head * key_len..(head + 1) * key_len;
+    let values = head * value_len..(head + 1) * value_len;
+    let scales = head * PAGE..(head + 1) * PAGE;
+    match page {
+        Cached::F32 { keys: k, values: v } => PageView::F32 {
+            next: if let Some(Cached::F32 { keys: k, .. }) = next { &k[keys.clone()] } else { &[] },
+            keys: &k[keys],
+            values: &v[values],
+        },
+        Cached::F16 { keys: k, values: v } => PageView::F16 {
+            next: if let Some(Cached::F16 { keys: k, .. }) = next { &k[keys.clone()] } else { &[] },
+            keys: &k[keys],
+            values: &v[values],
+        },
         Cached::I8 { keys: k, key_scales, values: v, value_scales } => PageView::I8 {
-            keys: &k[keys..][..key_len],
-            key_scales: &key_scales[scales..][..PAGE],
-            values: &v[values..][..value_len],
-            value_scales: &value_scales[scales..][..PAGE],
-            next: &k[next],
+            next: if let Some(Cached::I8 { keys: k, .. }) = next { &k[keys.clone()] } else { &[] },
+            keys: &k[keys],
+            key_scales: &key_scales[scales.clone()],
+            values: &v[values],
+            value_scales: &value_scales[scales],
         },
     }
 }

@@ -118,21 +118,57 @@ impl Block<210, 256, 16> for Q6_K {
     }
 }
 
-/// `d: f16, dmin: f16`, then eight 6-bit scales and eight 6-bit minima: the first four of each are the low six
-/// bits of bytes 0..4 and 4..8; of the last four, the low four bits lie in the nibbles of bytes 8..12 (scale
-/// low, minimum high) and the high two on top of bytes 0..8.
+/// `d: f16, dmin: f16`, then eight 6-bit scales and eight 6-bit minima: see [`six_bits`].
 #[inline(always)]
 fn six_bit_groups(head: &[u8; 16]) -> Groups<8> {
     let d = f16_from_le_bytes(*part::<0, 2, 16>(head));
     let dmin = f16_from_le_bytes(*part::<2, 2, 16>(head));
-    let packed = part::<4, 12, 16>(head);
-    let (mut scale, mut offset) = ([0.0; 8], [0.0; 8]);
+    let [scale, min] = six_bits(part::<4, 12, 16>(head));
+    Groups::affine(scale.map(|s| d * f32::from(s)), min.map(|m| -(dmin * f32::from(m))))
+}
+
+/// Eight 6-bit scales and eight 6-bit minima: the first four of each are the low six bits of bytes 0..4 and 4..8; of the
+/// last four, the low four bits lie in the nibbles of bytes 8..12 (scale low, minimum high) and the high two on top of
+/// bytes 0..8.
+#[inline(always)]
+fn six_bits(packed: &[u8; 12]) -> [[u8; 8]; 2] {
+    let mut both = [[0; 8]; 2];
     for i in 0..4 {
         let (s, m, low) = (packed[i], packed[i + 4], packed[i + 8]);
-        scale[i] = d * f32::from(s & 63);
-        offset[i] = -(dmin * f32::from(m & 63));
-        scale[i + 4] = d * f32::from(low & 15 | s >> 6 << 4);
-        offset[i + 4] = -(dmin * f32::from(low >> 4 | m >> 6 << 4));
+        both[0][i] = s & 63;
+        both[1][i] = m & 63;
+        both[0][i + 4] = low & 15 | s >> 6 << 4;
+        both[1][i + 4] = low >> 4 | m >> 6 << 4;
     }
-    Groups::affine(scale, offset)
+    both
+}
+
+/// What the integers of 256 weights are multiplied with, in parts.
+pub(crate) struct SuperBlock {
+    /// d
+    pub(crate) factor: f32,
+    /// dmin, or 0.
+    pub(crate) subtracted: f32,
+    /// Of each 32 weights: scale and minimum, or the scales of both halves.
+    pub(crate) pairs: [[i8; 2]; 8],
+}
+
+/// The scales of a row of Q4_K, Q5_K or Q6_K; nothing for other types.
+pub(crate) fn super_blocks(row_type: RowType, row: &[u8]) -> impl Iterator<Item = SuperBlock> {
+    let bytes = if matches!(row_type, RowType::Q4_K | RowType::Q5_K | RowType::Q6_K) {
+        row_type.block().1
+    } else {
+        usize::MAX
+    };
+    row.chunks_exact(bytes).filter_map(move |block| {
+        let number = |at: usize| block.get(at..)?.first_chunk().map(|bytes| f16_from_le_bytes(*bytes));
+        if row_type == RowType::Q6_K {
+            let scales = block.get(192..208)?.as_chunks::<2>().0;
+            let pairs = std::array::from_fn(|i| scales[i].map(|s| s as i8));
+            return Some(SuperBlock { factor: number(208)?, subtracted: 0.0, pairs });
+        }
+        let [scale, min] = six_bits(block.get(4..)?.first_chunk()?);
+        let pairs = std::array::from_fn(|i| [scale[i] as i8, min[i] as i8]);
+        Some(SuperBlock { factor: number(0)?, subtracted: number(2)?, pairs })
+    })
 }

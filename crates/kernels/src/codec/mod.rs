@@ -32,6 +32,7 @@ use thiserror::Error;
 
 use crate::row::RowType;
 use blocks::{dequantize_blocks, unpack_blocks};
+pub(crate) use k_quants::super_blocks;
 
 /// A row or a layout that cannot be coded as asked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

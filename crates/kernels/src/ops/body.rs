@@ -116,11 +116,11 @@ fn store_integers<V: Vector>(v: V, out: &mut [i8]) {
 /// `by_token` max(absmax, 1e-5) / 127 of the token.
 #[inline(always)]
 pub(crate) fn quantize<V: Vector>(x: &[f32], by_token: bool, out: Rounded<'_>) {
-    let Rounded { q, scale, sum16, sum32, whole } = out;
+    let Rounded { q, scale, sum16, sum32, integers } = out;
     let token_multiplier = if by_token { 127.0 / absmax::<V>(x).max(1e-5) } else { 0.0 };
     let blocks = x.chunks(BLOCK).zip(q.chunks_mut(BLOCK));
-    let sums = sum16.as_chunks_mut::<2>().0.iter_mut().zip(sum32).zip(whole);
-    for (((x, q), scale), ((sum16, sum32), whole)) in blocks.zip(scale).zip(sums) {
+    let sums = sum16.as_chunks_mut::<2>().0.iter_mut().zip(sum32).zip(integers.as_chunks_mut::<2>().0);
+    for (((x, q), scale), ((sum16, sum32), integers)) in blocks.zip(scale).zip(sums) {
         let (multiplier, exact) = if by_token {
             (token_multiplier, 1.0 / token_multiplier)
         } else {
@@ -137,7 +137,7 @@ pub(crate) fn quantize<V: Vector>(x: &[f32], by_token: bool, out: Rounded<'_>) {
         *scale = exact;
         *sum16 = halves.map(|sum| sum * exact);
         *sum32 = (halves[0] + halves[1]) * exact;
-        *whole = (halves[0] + halves[1]) as i32;
+        *integers = halves.map(|sum| sum as i32);
     }
 }
 

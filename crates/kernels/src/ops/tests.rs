@@ -150,7 +150,7 @@ type Integers = (Vec<i8>, Vec<f32>, Vec<f32>, Vec<f32>, Vec<i32>);
 /// int8 of one token as the definition has it, one element at a time.
 fn quantize_plainly(x: &[f32], by_token: bool) -> Integers {
     let absmax = |x: &[f32]| x.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
-    let (mut q, mut scale, mut sum16, mut sum32, mut whole) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut q, mut scale, mut sum16, mut sum32, mut integers) = (vec![], vec![], vec![], vec![], vec![]);
     for block in x.chunks(32) {
         let (multiplier, exact) = match (by_token, absmax(block)) {
             (true, _) => (127.0 / absmax(x).max(1e-5), 1.0 / (127.0 / absmax(x).max(1e-5))),
@@ -160,14 +160,15 @@ fn quantize_plainly(x: &[f32], by_token: bool) -> Integers {
         let at = q.len();
         // A cast turns NaN into 0.
         q.extend(block.iter().map(|x| (x * multiplier).round_ties_even().clamp(-127.0, 127.0) as i8));
-        let sum = |q: &[i8]| q.iter().map(|&q| i32::from(q)).sum::<i32>() as f32 * exact;
+        let integer = |q: &[i8]| q.iter().map(|&q| i32::from(q)).sum::<i32>();
+        let sum = |q: &[i8]| integer(q) as f32 * exact;
         let middle = (at + 16).min(q.len());
         scale.push(exact);
         sum16.extend([sum(&q[at..middle]), sum(&q[middle..])]);
         sum32.push(sum(&q[at..]));
-        whole.push(q[at..].iter().map(|&q| i32::from(q)).sum());
+        integers.extend([integer(&q[at..middle]), integer(&q[middle..])]);
     }
-    (q, scale, sum16, sum32, whole)
+    (q, scale, sum16, sum32, integers)
 }
 
 #[test]
@@ -182,11 +183,16 @@ fn rounding_to_int8_is_that_of_the_definition_everywhere() {
         for by_token in [false, true] {
             let blocks = x.len().div_ceil(32);
             let floats = |n: usize| vec![9.0f32; n];
-            let start =
-                (vec![99i8; x.len()], floats(blocks), floats(2 * blocks), floats(blocks), vec![9i32; blocks]);
-            let got = same_bits(&start, |ops, (q, scale, sum16, sum32, whole)| {
+            let start = (
+                vec![99i8; x.len()],
+                floats(blocks),
+                floats(2 * blocks),
+                floats(blocks),
+                vec![9i32; 2 * blocks],
+            );
+            let got = same_bits(&start, |ops, (q, scale, sum16, sum32, integers)| {
                 // SAFETY: only tables that this processor can run are available.
-                unsafe { (ops.quantize)(&x, by_token, Rounded { q, scale, sum16, sum32, whole }) }
+                unsafe { (ops.quantize)(&x, by_token, Rounded { q, scale, sum16, sum32, integers }) }
             });
             let bits = |x: &[f32]| {
                 x.iter().map(|x| if x.is_nan() { 0 } else { (x + 0.0).to_bits() }).collect::<Vec<_>>()

@@ -11,7 +11,11 @@
 //! The sums are integers, exact in any order: both families of kernels, every number of threads and every batch give the
 //! same bits.
 
+pub(crate) mod many;
+pub(crate) mod many_body;
 mod product;
+
+use std::cell::RefCell;
 
 use crate::arena::{Arena, Done, Lines, ROWS_AT_ONCE};
 use crate::codec::UnpackedRow;
@@ -48,7 +52,7 @@ pub(crate) struct Table(pub(crate) [i16; 32]);
 /// Which family of kernels multiplies. For ternary weights all give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Family {
-    /// Whichever measured faster: lookup for one token, multiply-add for several.
+    /// Whichever measured faster: lookup for one token and for many, multiply-add for several.
     #[default]
     Auto,
     /// Tables of partial sums, nothing multiplied.
@@ -72,6 +76,8 @@ pub(crate) struct TritKernels {
     /// `sums[token][row]` of one tile and several tokens: tile, activations `[tokens, blocks * 20]`, minus the sum of
     /// each token's activations, room for the decoded digits (two lines per four columns).
     pub(crate) multiply: MultiplyKernel,
+    /// Many tokens at once by lookup.
+    pub(crate) many: Option<&'static many::ManyKernels>,
 }
 
 /// The five digits of a byte, most significant first; bytes above 242 stand for nothing and give zeros' digits.
@@ -98,6 +104,13 @@ impl Trits {
         kernels().trits.is_some() && matches!(row_type, RowType::Ternary16 | RowType::Ternary32)
     }
 
+    /// Bytes in memory of a matrix in tiles; `None` where [`Trits::takes`] says no or the size overflows.
+    pub fn bytes_for(row_type: RowType, rows: usize, cols: usize) -> Option<usize> {
+        let lines = cols.div_ceil(COLS_PER_BLOCK) * LINES_PER_BLOCK;
+        let bytes = rows.div_ceil(TILE_ROWS).checked_mul(lines)?.checked_mul(LINE)?;
+        bytes.checked_add(rows * 4).filter(|_| Self::takes(row_type))
+    }
+
     /// Packs the rows of `matrix` on `threads` threads; `None` where [`Trits::takes`] says no, a code is
     /// not ternary, or there is no memory. `done` hears of the rows that have been read.
     pub fn pack(
@@ -110,7 +123,31 @@ impl Trits {
         if !Self::takes(matrix.row_type()) {
             return None;
         }
-        let (rows, cols) = (matrix.rows(), matrix.cols());
+        Self::pack_rows(matrix.rows(), matrix.cols(), family, threads, arena, &|r, weights| {
+            UNPACKED.with_borrow_mut(|unpacked| {
+                // SAFETY: `kernels()` gives only functions that this processor can run.
+                unsafe { (kernels().unpack_row)(matrix.row_type(), matrix.row(r), matrix.cols(), unpacked) };
+                weights.copy_from_slice(&unpacked.q[..matrix.cols()]);
+                if (r + 1).is_multiple_of(ROWS_AT_ONCE) {
+                    done(matrix.bytes_of(r + 1 - ROWS_AT_ONCE..r + 1));
+                }
+                unpacked.scale[0]
+            })
+        })
+    }
+
+    /// Packs `rows` rows of `cols` weights on `threads` threads. `row(r, weights)` fills in the weights of a row, -1, 0 or 1,
+    /// and returns its scale. `None` where this processor has no kernels for tiles, a weight is not ternary, or there is no
+    /// memory.
+    fn pack_rows(
+        rows: usize,
+        cols: usize,
+        family: Family,
+        threads: usize,
+        arena: &mut Arena,
+        row: &(dyn Fn(usize, &mut [i8]) -> f32 + Sync),
+    ) -> Option<Self> {
+        kernels().trits?;
         let lines_per_tile = cols.div_ceil(COLS_PER_BLOCK) * LINES_PER_BLOCK;
         let tiles = rows.div_ceil(TILE_ROWS);
         let mut lines = arena.take(lines_per_tile * tiles)?;
@@ -121,9 +158,9 @@ impl Trits {
             let jobs: Vec<_> = parts
                 .enumerate()
                 .map(|(i, (lines, scale))| {
-                    scope.spawn(move || {
-                        pack_tiles(matrix, i * share * TILE_ROWS, lines_per_tile, lines, scale, done)
-                    })
+                    let first = i * share * TILE_ROWS;
+                    let scale = &mut scale[..(rows - first).min(share * TILE_ROWS)];
+                    scope.spawn(move || pack_tiles(first, cols, lines, scale, row))
                 })
                 .collect();
             jobs.into_iter().all(|job| job.join().unwrap_or(false))
@@ -184,46 +221,38 @@ impl Trits {
     }
 }
 
-/// Packs the rows from `first_row` on into `lines`; false when a weight is not ternary.
+thread_local! {
+    static UNPACKED: RefCell<UnpackedRow> = RefCell::default();
+}
+
+/// Packs the rows from `first_row` on, as many as there are scales, into `lines`; false when a weight is not ternary.
 fn pack_tiles(
-    matrix: &Matrix<'_>,
     first_row: usize,
-    lines_per_tile: usize,
+    cols: usize,
     lines: &mut [Line],
     scale: &mut [f32],
-    done: Done<'_>,
+    row: &(dyn Fn(usize, &mut [i8]) -> f32 + Sync),
 ) -> bool {
-    let mut unpacked = UnpackedRow::default();
-    let mut weights = Vec::new();
-    for (i, scale) in scale.iter_mut().enumerate().take(matrix.rows() - first_row) {
+    let padded = cols.next_multiple_of(COLS_PER_BLOCK);
+    let lines_per_tile = padded / COLS_PER_BLOCK * LINES_PER_BLOCK;
+    let mut weights = vec![0; padded];
+    for (i, scale) in scale.iter_mut().enumerate() {
         let tile = &mut lines[i / TILE_ROWS * lines_per_tile..][..lines_per_tile];
-        // SAFETY: `kernels()` gives only functions that this processor can run.
-        unsafe {
-            (kernels().unpack_row)(matrix.row_type(), matrix.row(first_row + i), matrix.cols(), &mut unpacked)
-        };
-        *scale = unpacked.scale[0];
-        if unpacked.q.iter().fold(0, |any, q| any | (q.unsigned_abs() & !1)) != 0 {
+        *scale = row(first_row + i, &mut weights[..cols]);
+        if weights.iter().fold(0, |any, q| any | (q.unsigned_abs() & !1)) != 0 {
             return false;
         }
-        weights.clear();
-        weights.extend(unpacked.q.iter().map(|&q| (q + 1) as u8));
-        weights.resize(lines_per_tile / LINES_PER_BLOCK * COLS_PER_BLOCK, 1);
         let at = i % TILE_ROWS * 2;
         for (lines, weights) in
             tile.as_chunks_mut::<LINES_PER_BLOCK>().0.iter_mut().zip(weights.as_chunks::<COLS_PER_BLOCK>().0)
         {
             // Four bytes at once: no digit carries into its neighbour, because 242 fits into a byte.
             let four = |plane: usize| {
-                let [a, b, c, d] = weights.as_chunks::<BYTES_PER_BLOCK>().0[plane];
-                u32::from_le_bytes([a, b, c, d])
+                u32::from_le_bytes(weights.as_chunks::<BYTES_PER_BLOCK>().0[plane].map(|q| (q + 1) as u8))
             };
             let bytes = ((((four(0) * 3 + four(1)) * 3 + four(2)) * 3 + four(3)) * 3 + four(4)).to_le_bytes();
             lines[0].0[at..at + 2].copy_from_slice(&bytes[..2]);
             lines[1].0[at..at + 2].copy_from_slice(&bytes[2..]);
-        }
-        if (i + 1).is_multiple_of(ROWS_AT_ONCE) {
-            let end = first_row + i + 1;
-            done(matrix.bytes_of(end - ROWS_AT_ONCE..end));
         }
     }
     true

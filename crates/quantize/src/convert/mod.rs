@@ -10,7 +10,7 @@ pub(crate) mod exact;
 mod gguf;
 mod hf_vocabulary;
 mod llama2c;
-mod parts;
+pub(crate) mod parts;
 mod rope_tables;
 mod stacked;
 mod trailer;

@@ -6,7 +6,7 @@ use engine::weights::{Layer, Linear, WeightMatrix};
 use engine::{Model, ModelConfig};
 
 /// Every kind of tensor that a layer may have, in the order in which llama.cpp's converters write them.
-pub(super) const PARTS: [Part; 15] = [
+pub(crate) const PARTS: [Part; 15] = [
     Part::RmsAtt,
     Part::Wq,
     Part::QNorm,
@@ -26,7 +26,7 @@ pub(super) const PARTS: [Part; 15] = [
 
 /// A tensor of the model.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Tensor<'a> {
+pub(crate) enum Tensor<'a> {
     /// Rows of weights, in the order in which the target has them.
     Matrix(&'a WeightMatrix, RowOrder),
     /// Norm weights or a bias, likewise.
@@ -35,7 +35,7 @@ pub(super) enum Tensor<'a> {
 
 /// Which row of the model becomes which of the target's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RowOrder {
+pub(crate) enum RowOrder {
     /// The same.
     Kept,
     /// From pairs (i, i + head_dim / 2) to neighbours, in each head.
@@ -52,7 +52,7 @@ pub(super) enum RowOrder {
 
 impl RowOrder {
     /// For queries and keys of this model in a target with this pairing.
-    pub(super) fn between(config: &ModelConfig, target: Pairing) -> Self {
+    pub(crate) fn between(config: &ModelConfig, target: Pairing) -> Self {
         let head_dim = config.head_dim;
         match (config.pairing, target) {
             (Pairing::Half, Pairing::Adjacent) => Self::HalfToAdjacent { head_dim },
@@ -62,7 +62,7 @@ impl RowOrder {
     }
 
     /// The row of the model that becomes row `row` of the target.
-    pub(super) fn source(self, row: usize) -> usize {
+    pub(crate) fn source(self, row: usize) -> usize {
         let in_head = |head_dim: usize, place: fn(usize, usize) -> usize| {
             row / head_dim * head_dim + place(row % head_dim, head_dim / 2)
         };
@@ -77,7 +77,7 @@ impl RowOrder {
 }
 
 /// A part of a layer, if this layer has it. `rotated` is the order of queries and keys.
-pub(super) fn of_layer(layer: &Layer, part: Part, rotated: RowOrder) -> Option<Tensor<'_>> {
+pub(crate) fn of_layer(layer: &Layer, part: Part, rotated: RowOrder) -> Option<Tensor<'_>> {
     if let Some((linear, order)) = linear(layer, part, rotated) {
         return Some(Tensor::Matrix(&linear.weight, order));
     }
@@ -96,7 +96,7 @@ pub(super) fn of_layer(layer: &Layer, part: Part, rotated: RowOrder) -> Option<T
 }
 
 /// The bias of a part, if it has one.
-pub(super) fn bias(layer: &Layer, part: Part, rotated: RowOrder) -> Option<Tensor<'_>> {
+pub(crate) fn bias(layer: &Layer, part: Part, rotated: RowOrder) -> Option<Tensor<'_>> {
     let (linear, order) = linear(layer, part, rotated)?;
     Some(Tensor::Vector(linear.bias.as_ref()?, order))
 }
@@ -115,7 +115,7 @@ fn linear(layer: &Layer, part: Part, rotated: RowOrder) -> Option<(&Linear, RowO
 }
 
 /// A tensor outside the layers. A model whose classifier is its embedding has no `Wcls`.
-pub(super) fn global(model: &Model, global: Global) -> Option<Tensor<'_>> {
+pub(crate) fn global(model: &Model, global: Global) -> Option<Tensor<'_>> {
     let weights = &model.weights;
     Some(match global {
         Global::TokenEmbedding => Tensor::Matrix(&weights.token_embedding, RowOrder::Kept),

@@ -159,7 +159,7 @@ impl Runner<'_> {
         let prompt = self.ids(length);
         self.sequence.truncate(0);
         let started = Instant::now();
-        let logits = self.sequence.forward(&prompt)?;
+        let logits = self.sequence.forward_for(&prompt, LogitsOf::Best)?;
         let prefill = started.elapsed();
         self.greedy.sample(logits);
         Ok((prefill, started.elapsed()))
@@ -178,7 +178,7 @@ impl Runner<'_> {
         let mut gaps = Vec::with_capacity(length);
         let mut last = Instant::now();
         for _ in 0..length {
-            next = self.greedy.sample(self.sequence.forward(&[next])?);
+            next = self.greedy.sample(self.sequence.forward_for(&[next], LogitsOf::Best)?);
             let now = Instant::now();
             gaps.push((now - last).as_secs_f64());
             last = now;
@@ -198,7 +198,7 @@ impl Runner<'_> {
         let started = Instant::now();
         for _ in 0..length {
             let ids = next.chunks(1);
-            let slot = |(cache, ids)| Slot { cache, ids, logits: LogitsOf::Last };
+            let slot = |(cache, ids)| Slot { cache, ids, logits: LogitsOf::Best };
             let mut slots: Vec<Slot<'_>> = caches.iter_mut().zip(ids).map(slot).collect();
             let logits = batch.forward(&mut slots)?;
             next = logits.chunks_exact(vocab_size).map(|logits| self.greedy.sample(logits)).collect();

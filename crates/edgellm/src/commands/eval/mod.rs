@@ -1,5 +1,6 @@
 //! `edgellm eval`: how good a model is.
 
+mod choice;
 mod kl;
 mod logits;
 mod npy;
@@ -21,6 +22,7 @@ pub(crate) fn run(args: &EvalArgs, out: &mut Output) -> Result<()> {
         Measure::Perplexity(args) => perplexity::run(args, out),
         Measure::Logits(args) => logits::run(args),
         Measure::Kl(args) => kl::run(args, out),
+        Measure::Choice(args) => choice::run(args, out),
     }
 }
 

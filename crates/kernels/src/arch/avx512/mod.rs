@@ -3,19 +3,31 @@
 //! What this folder does not replace is AVX2's.
 
 mod int_tiles;
+mod many;
 mod trits;
 
 use std::arch::x86_64::*;
 
 use crate::arch::avx2;
 use crate::dispatch::{Isa, Kernels};
+use crate::trits::many::ManyKernels;
 use crate::trits::{Line, TritKernels};
 
 pub(crate) static KERNELS: Kernels =
     Kernels { isa: Isa::Avx512, trits: Some(&TRITS), int_tiles: Some(int_tiles::int_tile), ..avx2::TABLE };
 
-static TRITS: TritKernels =
-    TritKernels { tables: trits::tables, lookup: trits::lookup, multiply: trits::multiply };
+static TRITS: TritKernels = TritKernels {
+    tables: trits::tables,
+    lookup: trits::lookup,
+    multiply: trits::multiply,
+    many: Some(&ManyKernels {
+        interleave: many::interleave,
+        tables: many::tables,
+        add: many::add,
+        widen: many::widen,
+        finish: many::finish,
+    }),
+};
 
 /// Bytes ahead of the one in work that are asked for; measured: 0.5 to 4 kB do equally well.
 const PREFETCH: usize = 2048;

@@ -4,12 +4,17 @@
 //! were detected. Loads go through [`load_f32`] and its like, which take arrays by reference, so that the only
 //! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
 
+mod int_tiles;
+mod many;
+mod trits;
+
 use std::arch::x86_64::*;
 
 use crate::arch::scalar;
 use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
 use crate::row::RowType;
+use crate::trits::TritKernels;
 
 pub(crate) static KERNELS: Kernels = TABLE;
 
@@ -20,8 +25,15 @@ pub(crate) const TABLE: Kernels = Kernels {
     dequantize_row,
     gemm_int8_block,
     gemm_ternary,
-    trits: None,
-    int_tiles: None,
+    trits: Some(&TRITS),
+    int_tiles: Some(int_tiles::int_tile),
+};
+
+static TRITS: TritKernels = TritKernels {
+    tables: trits::tables,
+    lookup: trits::lookup,
+    multiply: trits::multiply,
+    many: Some(&many::MANY),
 };
 
 #[target_feature(enable = "avx2,fma,f16c")]

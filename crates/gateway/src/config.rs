@@ -1,0 +1,100 @@
+//! What a server serves, and how.
+
+use std::fs::Metadata;
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use engine::LoadOptions;
+use engine::synthetic::Synthetic;
+
+/// Where a model comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A file or folder, and how it is loaded.
+    Path(PathBuf, Box<LoadOptions>),
+    /// Random weights of a true shape, for measurements: its answers mean nothing.
+    Synthetic(Synthetic, Box<LoadOptions>),
+    /// The backend that costs nothing ([`crate::backend::NullBackend`]): to measure the server itself.
+    Null,
+}
+
+/// A model that can be asked for by name.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// Its name.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl ModelSource {
+    /// Bytes of its files, and seconds since 1970 of the newest.
+    pub(crate) fn file(&self) -> (u64, u64) {
+        let Origin::Path(path, _) = &self.origin else { return (0, 0) };
+        let files: Vec<Metadata> = match std::fs::read_dir(path) {
+            Ok(entries) => entries.flatten().filter_map(|entry| entry.metadata().ok()).collect(),
+            Err(_) => std::fs::metadata(path).into_iter().collect(),
+        };
+        let modified = |file: &Metadata| {
+            file.modified().ok()?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+        };
+        (files.iter().map(Metadata::len).sum(), files.iter().filter_map(modified).max().unwrap_or(0))
+    }
+}
+
+/// Certificate and key of a TLS server, both in PEM files.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub certificates: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// The configuration of a server.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The models; the first is the default one and is loaded at the start.
+    pub models: Vec<ModelSource>,
+    /// Whether a request for an unknown model is answered by the first one, as llama.cpp's server does.
+    pub any_model_name: bool,
+    /// Positions of a sequence at most; `None` for what the model was made for, at most 8192.
+    pub context: Option<usize>,
+    /// Sequences that run at a time.
+    pub parallel: usize,
+    /// Requests that wait at most.
+    pub queue: usize,
+    /// Bytes of keys and values of one model; `None` for 1 GiB.
+    pub kv_bytes: Option<u64>,
+    /// Bytes of all loaded models; `None` for no limit.
+    pub memory: Option<u64>,
+    /// A model that nobody has asked for so long is unloaded, unless it is the only one.
+    pub idle: Duration,
+    /// How long running requests may go on after the signal to stop.
+    pub grace: Duration,
+    /// Whether the server speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// Origins that web pages may ask from; `*` for all.
+    pub cors: Vec<String>,
+    /// Where files and batches are kept; without it there are none.
+    pub data: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            models: Vec::new(),
+            any_model_name: false,
+            context: None,
+            parallel: 16,
+            queue: 64,
+            kv_bytes: None,
+            memory: None,
+            idle: Duration::from_secs(300),
+            grace: Duration::from_secs(30),
+            tls: None,
+            cors: Vec::new(),
+            data: None,
+        }
+    }
+}

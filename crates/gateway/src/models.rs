@@ -1,0 +1,256 @@
+//! The models by name: loaded when they are asked for, unloaded when they are idle or in the way.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::scheduler::Limits;
+use engine::{EngineError, Model};
+use tokio::sync::oneshot;
+
+use crate::backend::{Card, ModelBackend, NullBackend, null_card, placeholders};
+use crate::config::{Config, ModelSource, Origin};
+use crate::engine_thread::{Gauges, Handle, serve};
+use crate::error::ApiError;
+use crate::limits;
+use crate::metrics::{Metrics, ModelMetrics};
+
+/// Context of models that were made for a longer one, unless the configuration says otherwise.
+const DEFAULT_CONTEXT: usize = 8192;
+
+/// Keys and values of a model, unless the configuration says otherwise.
+const DEFAULT_KV_BYTES: u64 = 1 << 30;
+
+/// All models of a server.
+pub(crate) struct Models {
+    slots: Vec<Slot>,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    ready: AtomicBool,
+    /// One at a time is loaded.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// A model that may be loaded.
+pub(crate) struct Slot {
+    pub(crate) source: ModelSource,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    loaded: Option<Loaded>,
+    /// How long it is kept, if a request has said so.
+    keep: Option<Duration>,
+    error: Option<String>,
+}
+
+#[derive(Clone)]
+struct Loaded {
+    handle: Arc<Handle>,
+    used: Instant,
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model, if it is loaded.
+    pub(crate) fn loaded(&self) -> Option<Arc<Handle>> {
+        self.state().loaded.as_ref().map(|loaded| loaded.handle.clone())
+    }
+
+    /// How long ago it was asked for, if it is loaded.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        self.state().loaded.as_ref().map(|loaded| loaded.used.elapsed())
+    }
+
+    /// Lets go of it: its thread ends with the last request.
+    pub(crate) fn unload(&self) {
+        self.state().loaded = None;
+    }
+
+    fn touch(&self) -> Option<Arc<Handle>> {
+        let mut state = self.state();
+        let loaded = state.loaded.as_mut()?;
+        loaded.used = Instant::now();
+        Some(loaded.handle.clone())
+    }
+
+    fn is_busy(&self) -> bool {
+        let busy = |handle: &Handle| {
+            let Gauges { running, waiting, .. } = &*handle.gauges;
+            running.load(Ordering::Relaxed) + waiting.load(Ordering::Relaxed) > 0
+        };
+        // A request holds its handle until it has ended.
+        self.state().loaded.as_ref().is_some_and(|l| busy(&l.handle) || Arc::strong_count(&l.handle) > 1)
+    }
+}
+
+impl Models {
+    pub(crate) fn new(config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
+        let slot = |source: &ModelSource| Slot { source: source.clone(), state: Mutex::default() };
+        Self {
+            slots: config.models.iter().map(slot).collect(),
+            config,
+            metrics,
+            ready: AtomicBool::new(false),
+            loading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// All of them, the default one first.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Why the default model could not be loaded, if so.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.slots.first().and_then(|slot| slot.state().error.clone())
+    }
+
+    /// Whether the default model has been loaded once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// The model of this name (Ollama's `:latest` is nothing to it), without loading it.
+    pub(crate) fn find(&self, name: &str) -> Result<&Slot, ApiError> {
+        let plain = name.strip_suffix(":latest").unwrap_or(name);
+        let found = self.slots.iter().find(|slot| slot.source.name == name || slot.source.name == plain);
+        found.ok_or_else(|| ApiError::no_model(name))
+    }
+
+    /// The model of this name, loaded; the default one for none.
+    ///
+    /// # Errors
+    /// 404 for an unknown name, 503 when it cannot be loaded.
+    pub(crate) async fn get(&self, name: Option<&str>) -> Result<Arc<Handle>, ApiError> {
+        let slot = match name {
+            Some(name) => match (self.find(name), self.slots.first()) {
+                (Err(_), Some(default)) if self.config.any_model_name => default,
+                (found, _) => found?,
+            },
+            None => self.slots.first().ok_or_else(|| ApiError::unavailable("There is no model"))?,
+        };
+        if let Some(handle) = slot.touch() {
+            return Ok(handle);
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(handle) = slot.touch() {
+            return Ok(handle);
+        }
+        self.make_room(slot).await;
+        match load(slot.source.clone(), &self.config, self.metrics.of_model(&slot.source.name)).await {
+            Ok(handle) => {
+                let handle = Arc::new(handle);
+                self.ready.store(true, Ordering::Relaxed);
+                let mut state = slot.state();
+                state.error = None;
+                state.loaded = Some(Loaded { handle: handle.clone(), used: Instant::now() });
+                Ok(handle)
+            }
+            Err(problem) => {
+                let message = format!("The model '{}' cannot be loaded: {problem}", slot.source.name);
+                slot.state().error = Some(message.clone());
+                Err(ApiError::unavailable(message))
+            }
+        }
+    }
+
+    /// From now on the model is kept so long after its last request; `None` changes nothing.
+    pub(crate) fn keep(&self, name: &str, keep: Option<Duration>) {
+        if let (Ok(slot), Some(keep)) = (self.find(name), keep) {
+            slot.state().keep = Some(keep);
+        }
+    }
+
+    /// Unloads models that nobody has asked for in a while. The only one of a server stays unless a request has said
+    /// how long it is to be kept.
+    pub(crate) fn unload_idle(&self) {
+        for slot in &self.slots {
+            let keep = slot.state().keep.or((self.slots.len() > 1).then_some(self.config.idle));
+            let (Some(keep), Some(idle)) = (keep, slot.idle()) else { continue };
+            if idle >= keep && !slot.is_busy() {
+                slot.unload();
+            }
+        }
+    }
+
+    /// Unloads the models that were not asked for the longest until there is memory for this one.
+    async fn make_room(&self, wanted: &Slot) {
+        let Some(budget) = self.config.memory else { return };
+        let (need, _) = wanted.source.file();
+        loop {
+            let loaded: Vec<&Slot> = self.slots.iter().filter(|slot| slot.loaded().is_some()).collect();
+            let used: u64 = loaded.iter().filter_map(|slot| Some(slot.loaded()?.card.memory_bytes)).sum();
+            let Some(oldest) = loaded.iter().max_by_key(|slot| slot.idle()) else { return };
+            if used + need <= budget {
+                return;
+            }
+            // New requests for it load it anew; those that have it finish first.
+            let gone = oldest.state().loaded.take();
+            while gone.as_ref().is_some_and(|gone| Arc::strong_count(&gone.handle) > 1) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// Loads a model on a thread of its own, which then answers requests.
+async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Result<Handle, String> {
+    let (ready, loaded) = oneshot::channel();
+    let Config { parallel, queue, context, kv_bytes, .. } = *config;
+    let thread = std::thread::Builder::new().name(format!("model {}", source.name));
+    let run = move || match &source.origin {
+        Origin::Path(..) | Origin::Synthetic(..) => {
+            let model = match model(&source.origin) {
+                Ok(model) => model,
+                Err(error) => return drop(ready.send(Err(error.to_string()))),
+            };
+            let context = context.unwrap_or(DEFAULT_CONTEXT).min(model.config.seq_len);
+            let kv_bytes = kv_bytes.unwrap_or(DEFAULT_KV_BYTES);
+            let limits = Limits { context, running: parallel, waiting: queue, kv_bytes };
+            let mut backend = match ModelBackend::new(&model, limits) {
+                Ok(backend) => backend,
+                Err(error) => return drop(ready.send(Err(error.to_string()))),
+            };
+            answer(Card::of(&source.name, &model, context), &mut backend, ready, &metrics);
+        }
+        Origin::Null => {
+            answer(null_card(&source.name), &mut NullBackend::new(parallel + queue), ready, &metrics)
+        }
+    };
+    thread.spawn(run).map_err(|error| error.to_string())?;
+    loaded.await.map_err(|_| "its thread ended".to_owned())?
+}
+
+/// The model of a file, or random weights with a vocabulary of placeholders.
+fn model(origin: &Origin) -> Result<Model, EngineError> {
+    match origin {
+        Origin::Path(path, options) => Model::load(path, options),
+        Origin::Synthetic(what, options) => {
+            let mut model = Model::synthetic(*what, options)?;
+            let (tokenizer, template) = placeholders(model.config.vocab_size);
+            (model.tokenizer, model.chat_template) = (tokenizer, template);
+            Ok(model)
+        }
+        Origin::Null => Err(EngineError::Request("the null backend has no model".to_owned())),
+    }
+}
+
+/// Gives the handle away and serves.
+fn answer(
+    card: Card,
+    backend: &mut dyn crate::backend::Backend,
+    ready: oneshot::Sender<Result<Handle, String>>,
+    metrics: &ModelMetrics,
+) {
+    let (commands, receiver) = sync_channel(limits::COMMANDS);
+    let gauges = Arc::new(Gauges::default());
+    if ready.send(Ok(Handle::new(card, gauges.clone(), commands))).is_ok() {
+        serve(backend, &receiver, &gauges, metrics);
+    }
+}
