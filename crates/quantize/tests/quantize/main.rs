@@ -5,6 +5,18 @@
 #[allow(dead_code, reason = "shared with the tests of conversion")]
 mod helpers;
 
+#[path = "../../../kernels/tests/npz/mod.rs"]
+mod npz;
+
+/// Where `npz` looks for shared data.
+mod data {
+    pub(crate) fn path(name: &str) -> Option<std::path::PathBuf> {
+        crate::helpers::shared(name)
+    }
+}
+
+mod bitnet;
+mod calibrated;
 mod golden;
 mod refused;
 mod resumed;
