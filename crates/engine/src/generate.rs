@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use crate::draft::Lookahead;
 use crate::error::EngineError;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
@@ -20,6 +21,8 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Whether the model's end tokens are generated through like any other.
     pub ignore_eos: bool,
+    /// Tokens that are guessed at once from the text so far and checked together; 0 for none. The text is the same.
+    pub draft: usize,
 }
 
 /// Why generation ended.
@@ -67,6 +70,10 @@ pub struct Timings {
     pub decode: Duration,
     /// Tokens of which `decode` is the time.
     pub decode_tokens: usize,
+    /// Tokens that were guessed ([`GenerateOptions::draft`]).
+    pub drafted: usize,
+    /// Those of them that were right.
+    pub accepted: usize,
 }
 
 impl Timings {
@@ -130,7 +137,7 @@ pub fn generate(
 
     let mut timings = Timings { prefill_tokens: prompt.len(), ..Timings::default() };
     let wanted = options.sampling.logits();
-    let mut logits = sequence.forward_for(prompt, wanted)?;
+    let mut ahead = Lookahead::new(sequence, prompt, wanted, options.draft, max_tokens)?;
     timings.prefill = started.elapsed();
     let mut answer = Generated {
         ids: Vec::with_capacity(max_tokens),
@@ -141,7 +148,7 @@ pub fn generate(
     let mut text = String::with_capacity(TOKEN_ROOM);
     let decode_started = Instant::now();
     while answer.ids.len() < max_tokens {
-        let id = sampler.sample(logits);
+        let id = sampler.sample(ahead.logits());
         sampler.accept(id);
         answer.ids.push(id);
         if answer.ids.len() == 1 {
@@ -171,11 +178,13 @@ pub fn generate(
             break;
         }
         if answer.ids.len() < max_tokens {
-            logits = sequence.forward_for(&[id], wanted)?;
+            ahead.push(id, max_tokens - answer.ids.len())?;
             answer.timings.decode_tokens += 1;
         }
     }
     answer.timings.decode = decode_started.elapsed();
+    answer.timings.drafted = ahead.guessed;
+    answer.timings.accepted = ahead.right;
     // What was held back as the possible start of a stop string or of a character is text after all.
     if let Some(decoder) = decoder
         && stop.found().is_none()

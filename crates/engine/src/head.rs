@@ -77,7 +77,7 @@ impl Scan {
 
     /// Bytes in memory of the scan of a classifier; `None` where there are no kernels for it.
     pub(crate) fn bytes_for(rows: usize, cols: usize) -> Option<usize> {
-        Some(IntTiles::bytes_for(COPY, rows, cols).filter(|_| COPY.row_bytes(cols).is_some())? + 4 * rows)
+        Some(IntTiles::bytes_for(COPY, rows, cols)? + 4 * rows)
     }
 
     /// Bytes in memory.

@@ -8,6 +8,7 @@
 mod batch;
 pub mod chat_template;
 pub mod config;
+mod draft;
 mod error;
 pub mod eval;
 mod forward;

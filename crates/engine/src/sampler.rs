@@ -194,14 +194,19 @@ impl Sampler {
     }
 
     /// Leaves the tokens that may be drawn with their probabilities (not yet normed) in `candidates`, most
-    /// likely first.
+    /// likely first unless all may be drawn.
     fn collect_candidates(&mut self) {
         let s = &self.sampling;
         let max = self.logits.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
-        let total: f64 = self.logits.iter().map(|&x| f64::from(((x - max) / s.temperature).exp())).sum();
         self.candidates.clear();
         let all = self.logits.iter().enumerate();
         self.candidates.extend(all.map(|(id, &x)| (id as u32, ((x - max) / s.temperature).exp())));
+        if s.top_p >= 1.0 && (s.top_k == 0 || s.top_k >= self.candidates.len()) {
+            // All may be drawn, so their order does not matter, and sorting them would cost more than all else.
+            self.candidates.retain(|c| c.1 >= s.min_p && c.1 > 0.0);
+            return;
+        }
+        let total: f64 = self.candidates.iter().map(|c| f64::from(c.1)).sum();
         // Most likely first; equal ones by id, so that the order does not depend on the sorting algorithm.
         let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         let mut total = total;

@@ -104,6 +104,13 @@ impl<'m> Sequence<'m> {
         Ok(self.batch.logits())
     }
 
+    /// Row `row` of the logits that the last run was asked for; the first where there is only one.
+    pub(crate) fn logits_of_row(&self, row: usize) -> &[f32] {
+        let vocab_size = self.model.config.vocab_size;
+        let logits = self.batch.logits();
+        logits.get(row * vocab_size..(row + 1) * vocab_size).unwrap_or(logits)
+    }
+
     /// Runs `ids` and calls `each` with the index in `ids` and the logits `[vocab_size]` of every one, in
     /// order. An error of `each` ends the run.
     pub fn forward_all(&mut self, ids: &[u32], each: &mut EachLogits<'_>) -> Result<(), EngineError> {

@@ -43,6 +43,7 @@ fn allocations(model: &Model, sampling: Sampling) -> usize {
         sampling,
         stop: vec!["never to be seen".to_owned()],
         ignore_eos: true,
+        draft: 0,
     };
     let (mut region, mut count, mut n) = (Region::new(ALLOCATOR), usize::MAX, 0);
     let prompt: Vec<u32> = (1..90).collect();

@@ -47,6 +47,42 @@ fn stories260k_in_every_format_gives_the_text_of_run_c() {
     }
 }
 
+/// A guess that is checked changes nothing, whatever the sampler.
+#[test]
+fn drafts_do_not_change_the_text() {
+    let Some(model) = load("llama2c/stories260K.bin", LoadOptions::default()) else { return };
+    let tokenizer = model.tokenizer.as_ref().unwrap();
+    let special = EncodeOptions { add_special: true, parse_special: false };
+    for prompt in ["", "Lily and Tom went to the park. Lily and Tom", "One two three. One two three. One two"]
+    {
+        let prompt = tokenizer.encode(prompt, special).unwrap();
+        for sampling in [Sampling::greedy(), Sampling { seed: 7, ..Sampling::default() }] {
+            let run = |draft: usize, max_tokens: usize| {
+                let mut sequence = Sequence::new(&model, 300).unwrap();
+                let options = GenerateOptions {
+                    max_tokens: Some(max_tokens),
+                    sampling: sampling.clone(),
+                    ignore_eos: true,
+                    draft,
+                    ..GenerateOptions::default()
+                };
+                let answer =
+                    generate(&model, &mut sequence, &prompt, &options, &mut |_| ControlFlow::Continue(()));
+                (answer.unwrap(), sequence.position())
+            };
+            for max_tokens in [1, 2, 50, 400] {
+                let (plain, position) = run(0, max_tokens);
+                for draft in [1, 4, 16] {
+                    let (guessed, at) = run(draft, max_tokens);
+                    assert_eq!((&guessed.ids, at), (&plain.ids, position), "{draft} {max_tokens}");
+                    assert!(guessed.timings.accepted <= guessed.timings.drafted);
+                }
+            }
+            assert!(run(4, 400).0.timings.accepted > 0);
+        }
+    }
+}
+
 #[test]
 fn every_cache_type_and_batch_gives_nearly_the_same_logits() {
     let exact = LoadOptions { kv_type: KvType::F32, ..LoadOptions::default() };

@@ -41,6 +41,8 @@ pub enum TensorType {
     TG1,
     /// Our own: 64 weights in two ternary planes, 28 bytes; filled up likewise.
     TG2,
+    /// Our own: 64 signs, 10 bytes; filled up likewise.
+    BG1,
 }
 
 impl TensorType {
@@ -68,6 +70,7 @@ impl TensorType {
             Self::I2_S => (4, 1),
             Self::TG1 => (64, 15),
             Self::TG2 => (64, 28),
+            Self::BG1 => (64, 10),
         }
     }
 
@@ -80,7 +83,7 @@ impl TensorType {
     /// blocks or the product overflows.
     pub fn tensor_bytes(self, rows: u64, cols: u64) -> Option<u64> {
         let (weights, bytes) = self.block();
-        let filled_up = matches!(self, Self::TG1 | Self::TG2);
+        let filled_up = matches!(self, Self::TG1 | Self::TG2 | Self::BG1);
         if !filled_up && !cols.is_multiple_of(weights) {
             return None;
         }

@@ -2,6 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
+use axum::http::header;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
@@ -25,6 +26,12 @@ pub(crate) async fn whole<S: Send + Sync>(
     state: &S,
     limit: usize,
 ) -> Result<Bytes, ApiError> {
+    // Who says that too much will come need not send it.
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > limit as u64) {
+        return Err(ApiError::too_large(limit));
+    }
     match tokio::time::timeout(limits::BODY_TIME, Bytes::from_request(request, state)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(rejection)) if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
@@ -33,6 +40,14 @@ pub(crate) async fn whole<S: Send + Sync>(
         Ok(Err(rejection)) => Err(ApiError::bad_request(rejection.body_text())),
         Err(_) => Err(ApiError::timeout()),
     }
+}
+
+/// A body that we made ourselves, as the type that its route takes.
+///
+/// # Errors
+/// As for one that came from outside: what a client asked of one interface may be wrong in another's terms.
+pub(crate) fn convert<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, ApiError> {
+    parse(value.to_string().as_bytes())
 }
 
 /// A value from its JSON.

@@ -56,6 +56,8 @@ pub struct TlsFiles {
 pub struct Config {
     /// The models; the first is the default one and is loaded at the start.
     pub models: Vec<ModelSource>,
+    /// Whether a request for an unknown model is answered by the first one, as llama.cpp's server does.
+    pub any_model_name: bool,
     /// Positions of a sequence at most; `None` for what the model was made for, at most 8192.
     pub context: Option<usize>,
     /// Sequences that run at a time.
@@ -82,6 +84,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             models: Vec::new(),
+            any_model_name: false,
             context: None,
             parallel: 16,
             queue: 64,

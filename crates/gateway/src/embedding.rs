@@ -39,21 +39,12 @@ pub(crate) async fn embed(
         let prompt = fits(&handle.card, prompt, param)?;
         jobs.push(Job { user, task: Task::Embed, prompt, max_tokens: Some(0), ..Job::default() });
     }
-    // A few at a time: one request must not fill the queue.
-    while !jobs.is_empty() {
-        let rest = jobs.split_off(jobs.len().min(EMBEDDED_AT_ONCE));
-        let answers = collect(submit(handle.clone(), jobs).await?).await?;
-        jobs = rest;
-        for answer in answers {
-            embedded.tokens += answer.usage.prompt_tokens;
-            embedded.vectors.push(unit(answer.vector));
-        }
+    for answer in collect(submit(handle, jobs).await?).await? {
+        embedded.tokens += answer.usage.prompt_tokens;
+        embedded.vectors.push(unit(answer.vector));
     }
     Ok(embedded)
 }
-
-/// Inputs of a request that are with the model at a time.
-const EMBEDDED_AT_ONCE: usize = 8;
 
 fn unit(mut vector: Vec<f32>) -> Vec<f32> {
     let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();

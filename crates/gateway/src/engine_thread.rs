@@ -9,7 +9,6 @@ use engine::scheduler::{Event, Job, Load, Refused};
 use tokio::sync::mpsc;
 
 use crate::backend::{Backend, Card};
-use crate::error::ApiError;
 use crate::grammar::Grammars;
 use crate::metrics::{Clock, ModelMetrics};
 
@@ -88,26 +87,35 @@ impl Handle {
         Self { card, gauges, grammars: Grammars::default(), commands, next_id: AtomicU64::new(0) }
     }
 
-    /// Hands over the jobs of a request. Ids are given here.
-    ///
-    /// # Errors
-    /// 429 when too many are on their way already.
-    pub(crate) fn submit(&self, jobs: Vec<Job>) -> Result<Updates, ApiError> {
+    /// A channel with room for all updates of these jobs.
+    pub(crate) fn channel(&self, jobs: &[Job]) -> (mpsc::Sender<(usize, Update)>, Updates) {
         let most = |job: &Job| job.max_tokens.unwrap_or(self.card.context).min(self.card.context) + 4;
         let room: usize = jobs.iter().map(most).sum();
-        let (updates, receiver) = mpsc::channel(room.max(1));
-        for (index, job) in jobs.into_iter().enumerate() {
-            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-            let client = Client { clock: Clock::start(), index, updates: updates.clone() };
-            self.commands.try_send(Submission { job: Job { id, ..job }, client }).map_err(
-                |err| match err {
-                    TrySendError::Full(_) => ApiError::overloaded(),
-                    TrySendError::Disconnected(_) => ApiError::unavailable("The model has been unloaded"),
-                },
-            )?;
-        }
-        Ok(receiver)
+        mpsc::channel(room.max(1))
     }
+
+    /// Hands over a job, which is number `index` of its request. Its id is given here.
+    pub(crate) fn send(
+        &self,
+        index: usize,
+        job: Job,
+        updates: &mpsc::Sender<(usize, Update)>,
+    ) -> Result<(), NotSent> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let client = Client { clock: Clock::start(), index, updates: updates.clone() };
+        self.commands.try_send(Submission { job: Job { id, ..job }, client }).map_err(|error| match error {
+            TrySendError::Full(submission) => NotSent::NoRoom(Box::new(submission.job)),
+            TrySendError::Disconnected(_) => NotSent::Ended,
+        })
+    }
+}
+
+/// Why a job was not handed over.
+pub(crate) enum NotSent {
+    /// Too many are on their way already.
+    NoRoom(Box<Job>),
+    /// The thread has ended.
+    Ended,
 }
 
 /// Runs jobs until no handle is left and all have ended.
@@ -137,7 +145,7 @@ pub(crate) fn serve(
         let stepped = backend.step(&mut |id, event| {
             let Some(client) = clients.get_mut(&id) else { return };
             metrics.event(&mut client.clock, &event);
-            let last = matches!(event, Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_));
+            let last = event.is_last();
             client.send(Update::Event(event));
             if last {
                 clients.remove(&id);

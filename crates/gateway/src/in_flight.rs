@@ -23,7 +23,8 @@ impl InFlight {
         Self(watch::Sender::new(0))
     }
 
-    fn enter(&self) -> Guard {
+    /// One more, until the guard is dropped.
+    pub(crate) fn enter(&self) -> Guard {
         self.0.send_modify(|n| *n += 1);
         Guard(self.0.clone())
     }
@@ -36,7 +37,7 @@ impl InFlight {
 }
 
 /// One of them.
-struct Guard(watch::Sender<usize>);
+pub(crate) struct Guard(watch::Sender<usize>);
 
 impl Drop for Guard {
     fn drop(&mut self) {

@@ -6,7 +6,9 @@
 //!
 //! It is a library: [`run`] takes a listener, the configuration and a future that says when to stop.
 
+mod anthropic;
 pub mod backend;
+pub mod batch;
 mod body;
 mod card;
 mod collect;
@@ -21,6 +23,7 @@ mod health;
 mod ids;
 mod in_flight;
 pub mod limits;
+mod llama_cpp;
 mod metrics;
 mod models;
 mod ollama;
@@ -29,12 +32,15 @@ mod openapi;
 mod prompt;
 mod router;
 mod server;
+mod sse;
 mod state;
 mod stream;
 mod tls;
 mod tokenize;
 mod tools;
+mod translate;
 mod ui;
+mod ws;
 
 pub use config::{Config, ModelSource, Origin};
 pub use server::{ServeError, run};

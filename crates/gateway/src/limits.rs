@@ -38,3 +38,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub const COMMANDS: usize = 256;
 /// What clients are told to wait when the queue is full.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Requests of a batch.
+pub const BATCH: usize = 50_000;
+/// Uploaded files, and batches, at a time.
+pub const FILES: usize = 10_000;
+/// From the end of the head to the end of an uploaded file.
+pub const UPLOAD_TIME: Duration = Duration::from_secs(600);

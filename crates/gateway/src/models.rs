@@ -129,7 +129,10 @@ impl Models {
     /// 404 for an unknown name, 503 when it cannot be loaded.
     pub(crate) async fn get(&self, name: Option<&str>) -> Result<Arc<Handle>, ApiError> {
         let slot = match name {
-            Some(name) => self.find(name)?,
+            Some(name) => match (self.find(name), self.slots.first()) {
+                (Err(_), Some(default)) if self.config.any_model_name => default,
+                (found, _) => found?,
+            },
             None => self.slots.first().ok_or_else(|| ApiError::unavailable("There is no model"))?,
         };
         if let Some(handle) = slot.touch() {

@@ -1,6 +1,6 @@
 //! Conversations as a model reads them.
 
-use engine::chat_template::Message;
+use engine::chat_template::{ChatTemplate, Message};
 use serde_json::{Value, json};
 
 use crate::card::Card;
@@ -84,13 +84,20 @@ pub(crate) fn conversation(
     if messages.len() > limits::MESSAGES {
         return Err(ApiError::param("messages", format!("at most {} messages", limits::MESSAGES)));
     }
-    let Some(template) = &card.template else {
+    let prompt = template(card)?.encode(card.tokenizer()?, messages, tools, true)?;
+    fits(card, prompt, "messages")
+}
+
+/// The model's chat template.
+///
+/// # Errors
+/// 400 when it has none.
+pub(crate) fn template(card: &Card) -> Result<&ChatTemplate, ApiError> {
+    card.template.as_ref().ok_or_else(|| {
         let message =
             format!("the model '{}' has no chat template; /v1/completions takes plain text", card.name);
-        return Err(ApiError::param("messages", message));
-    };
-    let prompt = template.encode(card.tokenizer()?, messages, tools, true)?;
-    fits(card, prompt, "messages")
+        ApiError::param("messages", message)
+    })
 }
 
 /// The prompt, if it fits the context.

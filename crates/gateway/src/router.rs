@@ -10,12 +10,28 @@ use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
-use crate::state::App;
-use crate::{cors, health, in_flight, limits, metrics, ollama, openai, openapi, tokenize, ui};
+use crate::state::{App, Gate};
+use crate::{
+    anthropic, batch, cors, health, in_flight, limits, llama_cpp, metrics, ollama, openai, openapi, tokenize,
+    ui, ws,
+};
 
-/// The routes of a server, the page among them.
-pub(crate) fn router(app: App) -> Router {
-    api(app)
+/// All routes of a server: those of plain HTTP, and those that send requests through them.
+pub(crate) fn router(gate: Gate) -> Router {
+    let through = Router::new()
+        .route("/v1/ws", get(ws::open))
+        .route("/v1/batches", get(batch::batches::list).post(batch::batches::create))
+        .route("/v1/batches/{id}", get(batch::batches::get))
+        .route("/v1/batches/{id}/cancel", post(batch::batches::cancel))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed());
+    let app = gate.app.clone();
+    let through = layered(through.with_state(gate.clone()), &app);
+    gate.api.merge(through)
+}
+
+/// What requests go through whose routes are those of plain HTTP.
+pub(crate) fn gate(app: App) -> Gate {
+    Gate { api: api(app.clone()), app }
 }
 
 /// The routes that programs use.
@@ -33,6 +49,11 @@ pub(crate) fn api(app: App) -> Router {
         .route("/ui", get(|| async { Redirect::permanent("/ui/") }))
         .route("/ui/", get(ui::index))
         .route("/ui/{*path}", get(ui::asset));
+    let files = Router::new()
+        .route("/v1/files", get(batch::files::list))
+        .route("/v1/files", post(batch::files::create).layer(DefaultBodyLimit::max(limits::FILE)))
+        .route("/v1/files/{id}", get(batch::files::get).delete(batch::files::delete))
+        .route("/v1/files/{id}/content", get(batch::files::content));
     let models = Router::new()
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::get))
@@ -42,8 +63,23 @@ pub(crate) fn api(app: App) -> Router {
         .route("/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
         .route("/v1/embeddings", post(openai::embeddings::create))
+        .route("/v1/responses", post(openai::responses::create))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
+        .layer(from_fn_with_state(app.clone(), ready));
+    let anthropic = Router::new()
+        .route("/v1/messages", post(anthropic::create))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .layer(from_fn_with_state(app.clone(), ready))
+        .layer(map_response(anthropic::errors));
+    // Paths that llama.cpp's server has besides.
+    let llama_cpp = Router::new()
+        .route("/apply-template", post(llama_cpp::apply_template))
+        .route("/chat/completions/input_tokens", post(llama_cpp::input_tokens))
+        .route("/v1/chat/completions/input_tokens", post(llama_cpp::input_tokens))
+        .route("/embeddings", post(openai::embeddings::create))
+        .route("/responses", post(openai::responses::create))
+        .route("/props", get(llama_cpp::props))
         .layer(from_fn_with_state(app.clone(), ready));
     let ollama_models = Router::new()
         .route("/api/tags", get(ollama::models::tags))
@@ -59,19 +95,27 @@ pub(crate) fn api(app: App) -> Router {
         .layer(from_fn_with_state(app.clone(), ready))
         .merge(ollama_models)
         .layer(map_response(ollama::errors));
-    Router::new()
+    let all = Router::new()
         .merge(open)
+        .merge(files)
         .merge(models)
         .merge(generation)
         .merge(ollama)
+        .merge(anthropic)
+        .merge(llama_cpp)
         .fallback(async || ApiError::not_found("There is nothing at this path"))
-        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed());
+    layered(all.with_state(app.clone()), &app)
+}
+
+/// What every request passes, the last line first.
+fn layered(routes: Router, app: &App) -> Router {
+    routes
         .layer(DefaultBodyLimit::max(limits::BODY))
         .layer(from_fn_with_state(app.clone(), metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors::layer(&app.config.cors))
         .layer(from_fn_with_state(app.clone(), in_flight::track))
-        .with_state(app)
 }
 
 /// Refuses requests while the model is loaded and once the server is to stop.

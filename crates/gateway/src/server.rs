@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,11 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::batch::batches;
+use crate::batch::store::Store;
 use crate::config::Config;
 use crate::limits;
-use crate::router::router;
+use crate::router::{gate, router};
 use crate::state::App;
 use crate::tls::acceptor;
 
@@ -69,9 +72,12 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let grace = config.grace;
     let tls = config.tls.as_ref().map(acceptor).transpose()?;
-    let app = App::new(config);
+    let store = config.data.as_ref().map(|folder| open_store(folder)).transpose()?;
+    let app = App::new(config, store);
+    let gate = gate(app.clone());
+    batches::resume(&gate);
     let server = Server {
-        routes: router(app.clone()),
+        routes: router(gate),
         tls,
         http: http(),
         slots: Arc::new(Semaphore::new(limits::CONNECTIONS)),
@@ -147,6 +153,10 @@ impl Server {
             drop(permit);
         });
     }
+}
+
+fn open_store(folder: &Path) -> Result<Store, ServeError> {
+    Store::open(folder).map_err(|source| ServeError::Data { folder: folder.to_owned(), source })
 }
 
 async fn load_default(app: &App) -> Result<(), ServeError> {

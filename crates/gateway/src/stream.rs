@@ -114,8 +114,7 @@ async fn next<R: Render>(mut state: State<R>) -> Option<(Result<Bytes, Infallibl
             Ok(true) => {}
         }
         for (index, event) in state.events.drain(..) {
-            let last = matches!(event, Event::Finished { .. } | Event::Embedded { .. } | Event::Failed(_));
-            state.open = state.open.saturating_sub(usize::from(last));
+            state.open = state.open.saturating_sub(usize::from(event.is_last()));
             state.render.event(index, event, &mut out);
         }
         if state.open == 0 {

@@ -45,8 +45,8 @@ async fn models_are_told_as_ollama_tells_them() {
     let ps = server.get("/api/ps").await.json();
     assert!(ps["models"][0]["expires_at"].is_string());
     let show = server.post("/api/show", &json!({ "model": "tiny" })).await.json();
-    assert_eq!(show["details"]["family"], "qwen3");
-    assert_eq!(show["model_info"]["qwen3.context_length"], 256);
+    assert_eq!(show["details"]["family"], "qwen2");
+    assert_eq!(show["model_info"]["qwen2.context_length"], 2048);
     assert_eq!(server.get("/api/models").await.json()["models"], json!([{ "name": "tiny", "loaded": true }]));
     let unknown = server.post("/api/chat", &json!({ "model": "no", "messages": [] })).await;
     assert_eq!((unknown.status, unknown.json()), (404, json!({ "error": "model 'no' not found" })));

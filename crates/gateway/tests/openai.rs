@@ -196,7 +196,7 @@ async fn what_cannot_be_done_is_a_400_that_names_the_parameter() {
 #[tokio::test]
 async fn a_prompt_that_is_too_long_and_an_unknown_model_are_told_by_their_codes() {
     let server = Server::tiny().await;
-    let long = server.post("/v1/completions", &json!({ "prompt": "a ".repeat(1000) })).await;
+    let long = server.post("/v1/completions", &json!({ "prompt": "a ".repeat(3000) })).await;
     assert_eq!((long.status, long.json()["error"]["code"].as_str()), (400, Some("context_length_exceeded")));
     let unknown = server.post("/v1/chat/completions", &chat(json!({ "model": "gpt-9" }))).await;
     assert_eq!((unknown.status, unknown.json()["error"]["code"].as_str()), (404, Some("model_not_found")));

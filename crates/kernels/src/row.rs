@@ -57,11 +57,13 @@ pub enum RowType {
     TG1,
     /// 64 weights in -4..=4 as two planes of ternary digits, 3 t + u; per 32 an 8-bit scale. Filled up likewise.
     TG2,
+    /// 64 weights of -1 or +1; per 32 an 8-bit scale. Filled up likewise.
+    BG1,
 }
 
 impl RowType {
     /// All types, in the order of their declaration.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -86,6 +88,7 @@ impl RowType {
         Self::Ternary32,
         Self::TG1,
         Self::TG2,
+        Self::BG1,
     ];
 
     /// `(weights, bytes)` of one block. A row is a whole number of blocks, save for those whose last block may be
@@ -113,6 +116,7 @@ impl RowType {
             Self::Ternary16 | Self::Ternary32 => (4, 1),
             Self::TG1 => (64, 15),
             Self::TG2 => (64, 28),
+            Self::BG1 => (64, 10),
         }
     }
 
@@ -139,9 +143,9 @@ impl RowType {
         }
     }
 
-    /// Whether the last block of a row may be filled up: Ternary16, Ternary32, TG1, TG2.
+    /// Whether the last block of a row may be filled up: Ternary16, Ternary32, TG1, TG2, BG1.
     pub const fn takes_any_width(self) -> bool {
-        matches!(self, Self::Ternary16 | Self::Ternary32 | Self::TG1 | Self::TG2)
+        matches!(self, Self::Ternary16 | Self::Ternary32 | Self::TG1 | Self::TG2 | Self::BG1)
     }
 
     /// Whether a weight is a floating-point number by itself: F32, F16, BF16.
@@ -209,6 +213,7 @@ impl RowType {
             Self::Ternary32 => "Ternary32",
             Self::TG1 => "TG1",
             Self::TG2 => "TG2",
+            Self::BG1 => "BG1",
         }
     }
 }

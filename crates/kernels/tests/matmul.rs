@@ -31,7 +31,8 @@ fn cases() -> Vec<(RowType, Vec<usize>)> {
         (RowType::Ternary16, any.clone()),
         (RowType::Ternary32, any.clone()),
         (RowType::TG1, any.clone()),
-        (RowType::TG2, any),
+        (RowType::TG2, any.clone()),
+        (RowType::BG1, any),
     ]
 }
 
@@ -100,6 +101,7 @@ fn threads_and_batches_change_no_bit() {
         (RowType::Ternary32, 172),
         (RowType::TG1, 576),
         (RowType::TG2, 172),
+        (RowType::BG1, 96),
     ] {
         let (rows, tokens) = (23, 7);
         let bytes = weights(ty, rows, cols);

@@ -62,7 +62,7 @@ fn error_bound(ty: RowType, block: &[f32], w: f32) -> f32 {
         RowType::Int4 => max / 7.0 * 0.5 * 1.001 + f16_rounding(7.0),
         RowType::TQ1_0 | RowType::TQ2_0 => max * 0.5 + f16_rounding(1.0),
         // Their scale is that of the least square error: a single weight may be off by as much as the largest is.
-        RowType::TG1 | RowType::TG2 => max * 1.07 + 1e-7,
+        RowType::TG1 | RowType::TG2 | RowType::BG1 => max * 1.07 + 1e-7,
         _ => panic!("{ty} has no bound per block"),
     }
 }

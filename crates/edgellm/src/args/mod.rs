@@ -2,6 +2,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are help texts: [/file] is no link")]
 
 mod analyze;
+mod batch;
 mod benchmark;
 mod eval;
 mod model;
@@ -14,13 +15,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(crate) use analyze::AnalyzeArgs;
+pub(crate) use batch::BatchArgs;
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use eval::{
     ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
 };
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::QuantizeArgs;
-pub(crate) use serve::ServeArgs;
+pub(crate) use serve::{ModelsArgs, ServeArgs};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -45,6 +47,7 @@ pub(crate) enum Command {
     Quantize(QuantizeArgs),
     Pull(PullArgs),
     Serve(ServeArgs),
+    Batch(BatchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -75,6 +78,9 @@ pub(crate) struct GenerateArgs {
     /// Go on after the model's end token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Guess up to N tokens from the text so far and check them in one pass: the same text, sooner where it repeats itself
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub(crate) draft: u8,
     /// Print one JSON object instead: prompt_ids, ids, text, finish_reason, timings
     #[arg(long)]
     pub(crate) json: bool,

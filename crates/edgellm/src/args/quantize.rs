@@ -40,6 +40,13 @@ pub(crate) struct QuantizeArgs {
     /// Tokens of a sample
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) sample_tokens: usize,
+    /// Mean bits of a weight in the linear layers, from 1.25 on, with --format ternary: binary, ternary, two planes, int4 and
+    /// int8 by how much each matrix matters
+    #[arg(long, value_name = "BITS", conflicts_with = "planes")]
+    pub(crate) bits: Option<f64>,
+    /// Ternary planes that are added up, with --format ternary: 1 (1.875 bits) or 2 (3.5 bits)
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) planes: usize,
     /// Type of the classifier: keep, f32, f16, bf16, int8, int4, q4_1 or ternary; a GGUF file keeps it by default
     #[arg(long, value_name = "TYPE")]
     pub(crate) head: Option<String>,

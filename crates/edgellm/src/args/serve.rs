@@ -8,6 +8,32 @@ use clap::Args;
 
 use super::RunArgs;
 
+/// The models of a server or a batch, and how they are run.
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    /// A file, a folder, a pulled name, or hf:owner/repo[/file], with a name before it if wished; may be repeated, the
+    /// first is the default. To measure the server: null, or synthetic:bitnet-2b and other shapes of edgellm benchmark
+    #[arg(long, value_name = "[NAME=]MODEL", required = true)]
+    pub(crate) model: Vec<String>,
+    /// Answer requests for models that are not there with the first one, as llama.cpp's server does
+    #[arg(long)]
+    pub(crate) any_model_name: bool,
+    /// Positions of a sequence at most; what the model was made for by default, at most 8192
+    #[arg(long, alias = "ctx-size", value_name = "N")]
+    pub(crate) context: Option<usize>,
+    /// Sequences that run at a time
+    #[arg(long, alias = "max-sequences", default_value_t = 16, value_name = "N")]
+    pub(crate) parallel: usize,
+    /// Memory for keys and values of each model; a quarter of what is free by default
+    #[arg(long, value_name = "MB")]
+    pub(crate) kv_memory: Option<u64>,
+    /// File with a chat template (Jinja) instead of the models' own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
 /// Serve models over HTTP.
 ///
 /// The interfaces of OpenAI, Ollama and Anthropic, and a chat page at /ui. Ends with SIGTERM or Ctrl-C, after the
@@ -19,10 +45,8 @@ Examples:
   edgellm serve --model chat=model.gguf --model big=hf:owner/repo --memory 8000 --no-auth
   edgellm serve --model model.gguf --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --no-auth")]
 pub(crate) struct ServeArgs {
-    /// A file, a folder, a pulled name, or hf:owner/repo[/file], with a name before it if wished; may be repeated, the
-    /// first is the default. To measure the server: null, or synthetic:bitnet-2b and other shapes of edgellm benchmark
-    #[arg(long, value_name = "[NAME=]MODEL", required = true)]
-    pub(crate) model: Vec<String>,
+    #[command(flatten)]
+    pub(crate) models: ModelsArgs,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub(crate) host: IpAddr,
@@ -32,18 +56,9 @@ pub(crate) struct ServeArgs {
     /// Answer everybody who reaches the port
     #[arg(long)]
     pub(crate) no_auth: bool,
-    /// Positions of a sequence at most; what the model was made for by default, at most 8192
-    #[arg(long, alias = "ctx-size", value_name = "N")]
-    pub(crate) context: Option<usize>,
-    /// Sequences that run at a time
-    #[arg(long, alias = "max-sequences", default_value_t = 16, value_name = "N")]
-    pub(crate) parallel: usize,
     /// Requests that wait at most; those beyond get 429
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) queue: usize,
-    /// Memory for keys and values of each model; a quarter of what is free by default
-    #[arg(long, value_name = "MB")]
-    pub(crate) kv_memory: Option<u64>,
     /// Memory for models: those that were not asked for the longest are unloaded
     #[arg(long, value_name = "MB")]
     pub(crate) memory: Option<u64>,
@@ -65,9 +80,4 @@ pub(crate) struct ServeArgs {
     /// Folder for files and batches; without it there are none
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data: Option<PathBuf>,
-    /// File with a chat template (Jinja) instead of the models' own
-    #[arg(long, value_name = "FILE")]
-    pub(crate) chat_template: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
 }

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut Output) -> Result<()> {
         sampling: load::sampling(&args.sampling),
         stop: args.sampling.stop.clone(),
         ignore_eos: args.ignore_eos,
+        draft: args.draft.into(),
     };
     // The last token is not run, so prompt + n positions are more than enough.
     let needed = prompt_ids.len().saturating_add(args.max_tokens);
@@ -76,6 +77,9 @@ fn note_timings(timings: &Timings, load: Duration, threads: usize) {
         timings.decode_tokens,
         timings.decode_tok_s(),
     ));
+    if timings.drafted > 0 {
+        output::note(&format!("{} of {} guessed tokens were right", timings.accepted, timings.drafted));
+    }
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -98,6 +102,8 @@ struct ReportTimings {
     prefill_tok_s: f64,
     decode_tok_s: f64,
     ttft_ms: f64,
+    drafted: usize,
+    accepted: usize,
 }
 
 impl Report {
@@ -112,6 +118,8 @@ impl Report {
                 prefill_tok_s: generated.timings.prefill_tok_s(),
                 decode_tok_s: generated.timings.decode_tok_s(),
                 ttft_ms: milliseconds(generated.timings.ttft),
+                drafted: generated.timings.drafted,
+                accepted: generated.timings.accepted,
             },
         }
     }

@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod analyze;
+mod batch;
 mod benchmark;
 mod chat;
 mod completions;
@@ -37,6 +38,7 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::Serve(args) => serve::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
     }

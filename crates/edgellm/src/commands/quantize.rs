@@ -97,6 +97,8 @@ fn options(args: &QuantizeArgs) -> Result<Options> {
         },
         embedding: vocabulary_type("embedding", &args.embedding)?,
         head: vocabulary_type("head", &args.head)?,
+        planes: args.planes,
+        bits: args.bits,
         force: args.force,
         ..Options::new(format)
     })

@@ -12,13 +12,14 @@ use gateway::{Config, ModelSource, Origin};
 use tokio::net::TcpListener;
 
 use super::{load, system};
-use crate::args::ServeArgs;
+use crate::args::{ModelsArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::output;
 use crate::resolve;
 
 /// Part of the free memory that keys and values may take: one in so many.
 const KV_SHARE: u64 = 4;
+const MB: u64 = 1_000_000;
 
 /// Serves until a signal says to stop.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -27,13 +28,17 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         return Err(Failure::new(problem, "say --no-auth if that is what you want").into());
     }
     let config = config(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime()?.block_on(serve(args, config))
+}
+
+/// The threads of a server; those of its models come besides.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("gateway")
         .enable_all()
         .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(serve(args, config))
+        .context("cannot start the runtime")
 }
 
 async fn serve(args: &ServeArgs, config: Config) -> Result<()> {
@@ -73,7 +78,21 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
 }
 
 fn config(args: &ServeArgs) -> Result<Config> {
-    const MB: u64 = 1_000_000;
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
+    Ok(Config {
+        queue: args.queue,
+        memory: args.memory.map(|mb| mb.saturating_mul(MB)),
+        idle: Duration::from_secs(args.idle),
+        grace: Duration::from_secs(args.grace),
+        tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
+        cors: args.cors.clone(),
+        data: args.data.clone(),
+        ..models(&args.models)?
+    })
+}
+
+/// A configuration with these models and nothing else.
+pub(super) fn models(args: &ModelsArgs) -> Result<Config> {
     let template = args.chat_template.as_deref().map(load::file).transpose()?;
     let options = load::options(&args.run, template);
     let models = args.model.iter().map(|model| {
@@ -90,22 +109,16 @@ fn config(args: &ServeArgs) -> Result<Config> {
             return Err(Failure::new(problem, "give one another name: --model NAME=MODEL").into());
         }
     }
-    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
     Ok(Config {
         models,
+        any_model_name: args.any_model_name,
         context: args.context,
         parallel: args.parallel,
-        queue: args.queue,
         kv_bytes: args
             .kv_memory
             .map(|mb| mb.saturating_mul(MB))
             .or_else(|| system::available_memory().map(|free| free / KV_SHARE)),
-        memory: args.memory.map(|mb| mb.saturating_mul(MB)),
-        idle: Duration::from_secs(args.idle),
-        grace: Duration::from_secs(args.grace),
-        tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
-        cors: args.cors.clone(),
-        data: args.data.clone(),
+        ..Config::default()
     })
 }
 

@@ -69,6 +69,7 @@ pub(crate) fn row_type(ty: TensorType) -> Option<RowType> {
         TensorType::TQ2_0 => RowType::TQ2_0,
         TensorType::TG1 => RowType::TG1,
         TensorType::TG2 => RowType::TG2,
+        TensorType::BG1 => RowType::BG1,
         _ => return None,
     })
 }

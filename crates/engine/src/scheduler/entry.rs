@@ -39,6 +39,8 @@ pub(super) struct Entry {
     decoder: Option<StreamDecoder>,
     stop: StopStrings,
     ignore_eos: bool,
+    /// The logits that a choice needs: all where their values are told, or a grammar may want an unlikely token.
+    needs: LogitsOf,
     logprobs: Option<usize>,
     prompt_logprobs: Option<Vec<TokenLogprob>>,
     constraint: Option<Box<dyn Constraint>>,
@@ -67,8 +69,14 @@ impl Entry {
         let decoder = model.tokenizer.as_ref().map(|t| t.decoder_after(&known)).transpose()?;
         // The last token of an answer need not be run, so one more fits than there are positions.
         let room = context.saturating_sub(job.prompt.len()) + 1;
+        let tells = job.logprobs.is_some() || job.constraint.is_some();
+        let needs = if tells { LogitsOf::Last } else { job.sampling.logits() };
+        let repeats = job.sampling.repetition_penalty != 1.0;
         let mut sampler = Sampler::new(job.sampling);
-        job.prompt.iter().for_each(|&id| sampler.accept(id));
+        // OpenAI's penalties count what was answered, Keskar's the whole text.
+        if repeats {
+            job.prompt.iter().for_each(|&id| sampler.accept(id));
+        }
         Ok(Self {
             id: job.id,
             user: job.user,
@@ -84,6 +92,7 @@ impl Entry {
             decoder,
             stop: StopStrings::new(&job.stop),
             ignore_eos: job.ignore_eos,
+            needs,
             logprobs: job.logprobs,
             prompt_logprobs: job.prompt_logprobs.then(Vec::new),
             constraint: job.constraint,
@@ -181,7 +190,7 @@ impl Entry {
         if self.task == Task::Embed || (in_prompt && self.prompt_logprobs.is_some()) {
             LogitsOf::All
         } else if self.position() + tokens == self.ids.len() {
-            LogitsOf::Last
+            self.needs
         } else {
             LogitsOf::None
         }

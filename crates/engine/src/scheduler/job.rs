@@ -43,6 +43,8 @@ pub struct Job {
     pub id: u64,
     /// Whose it is: users get equal shares.
     pub user: u64,
+    /// Whether it belongs to a request of which another job was taken already: it is not refused for the queue's length.
+    pub follows: bool,
     /// What is wanted.
     pub task: Task,
     /// The prompt's tokens.
@@ -144,6 +146,13 @@ pub enum Event {
     },
     /// It cannot go on.
     Failed(EngineError),
+}
+
+impl Event {
+    /// Whether it is the last of its job.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Finished { .. } | Self::Embedded { .. } | Self::Failed(_))
+    }
 }
 
 /// Why a job was not taken.

@@ -116,12 +116,12 @@ impl<'m> Scheduler<'m> {
         if tokens > context {
             return Err(Refused::PromptTooLong { tokens, context });
         }
-        let full = Refused::QueueFull { waiting: self.queue.len() };
-        if self.queue.is_full() {
-            return Err(full);
+        if self.queue.is_full() && !job.follows {
+            return Err(Refused::QueueFull { waiting: self.queue.len() });
         }
         let entry = Entry::new(job, self.model, context)?;
-        self.queue.push(entry.user, entry).map_err(|_| full)
+        self.queue.push(entry.user, entry);
+        Ok(())
     }
 
     /// Forgets all jobs for which `gone` is true; they get no more events. Gives their number.

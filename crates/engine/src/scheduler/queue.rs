@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// A bounded queue, fair between users.
+/// A queue that knows when it is full, fair between users.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     capacity: usize,
@@ -22,7 +22,7 @@ struct User<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// A queue of `capacity` entries at most.
+    /// A queue for `capacity` entries.
     pub(super) fn new(capacity: usize) -> Self {
         Self { capacity, len: 0, users: HashMap::new() }
     }
@@ -35,17 +35,13 @@ impl<T> FairQueue<T> {
         self.len >= self.capacity
     }
 
-    /// Adds an entry at the end of its user's; gives it back when the queue is full.
-    pub(super) fn push(&mut self, user: u64, entry: T) -> Result<(), T> {
-        if self.is_full() {
-            return Err(entry);
-        }
+    /// Adds an entry at the end of its user's, whether there is room for it or not.
+    pub(super) fn push(&mut self, user: u64, entry: T) {
         self.user(user).waiting.push_back(entry);
         self.len += 1;
-        Ok(())
     }
 
-    /// Puts an entry that had been taken back to the front of its user's, whatever the capacity.
+    /// Puts an entry that had been taken back to the front of its user's.
     pub(super) fn put_back(&mut self, user: u64, entry: T) {
         let entry_of = self.user(user);
         entry_of.running = entry_of.running.saturating_sub(1);
@@ -119,16 +115,16 @@ mod tests {
     fn the_least_served_goes_first() {
         let mut queue = FairQueue::new(10);
         for i in 0..3 {
-            queue.push(1, (1, i)).unwrap();
+            queue.push(1, (1, i));
         }
-        queue.push(2, (2, 0)).unwrap();
+        queue.push(2, (2, 0));
         assert_eq!(queue.pop(), Some((1, (1, 0))));
         queue.served(1, 10);
         assert_eq!(queue.pop(), Some((2, (2, 0))));
         queue.served(2, 20);
         assert_eq!(queue.pop(), Some((1, (1, 1))));
         // A newcomer starts with those who are there and cannot take all.
-        queue.push(3, (3, 0)).unwrap();
+        queue.push(3, (3, 0));
         queue.served(3, 1);
         assert_eq!(queue.pop(), Some((1, (1, 2))));
         assert_eq!(queue.pop(), Some((3, (3, 0))));
@@ -136,10 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_gives_back() {
+    fn what_was_taken_can_be_put_back_and_removed() {
         let mut queue = FairQueue::new(1);
-        queue.push(1, "a").unwrap();
-        assert_eq!(queue.push(2, "b"), Err("b"));
+        assert!(!queue.is_full());
+        queue.push(1, "a");
+        assert!(queue.is_full());
         assert_eq!(queue.pop(), Some((1, "a")));
         queue.put_back(1, "a");
         assert_eq!(queue.len(), 1);
@@ -155,7 +152,7 @@ mod tests {
             let mut left = HashMap::new();
             for (i, &cost) in costs.iter().cycle().take(costs.len() * users as usize).enumerate() {
                 let user = i as u64 % users;
-                queue.push(user, cost).unwrap();
+                queue.push(user, cost);
                 *left.entry(user).or_insert(0) += 1;
             }
             let mut served = HashMap::<u64, usize>::new();

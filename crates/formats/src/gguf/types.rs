@@ -3,7 +3,7 @@
 use crate::tensor::TensorType;
 
 /// The types that we read, with their ids in the file.
-const KNOWN: [(u32, TensorType); 26] = [
+const KNOWN: [(u32, TensorType); 27] = [
     (0, TensorType::F32),
     (1, TensorType::F16),
     (2, TensorType::Q4_0),
@@ -30,6 +30,7 @@ const KNOWN: [(u32, TensorType); 26] = [
     (MXFP4_ID, TensorType::MXFP4),
     (4001, TensorType::TG1),
     (4002, TensorType::TG2),
+    (4003, TensorType::BG1),
 ];
 
 /// ggml's MXFP4, but TL2 in files of bitnet.cpp, whose fork took the id first.

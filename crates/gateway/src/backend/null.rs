@@ -27,7 +27,7 @@ impl NullBackend {
 
 impl Backend for NullBackend {
     fn submit(&mut self, job: Job) -> Result<(), Refused> {
-        if self.jobs.len() >= self.waiting {
+        if self.jobs.len() >= self.waiting && !job.follows {
             return Err(Refused::QueueFull { waiting: self.jobs.len() });
         }
         self.jobs.push_back((job, 0));

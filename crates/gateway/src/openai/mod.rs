@@ -5,4 +5,5 @@ pub(crate) mod completions;
 pub(crate) mod embeddings;
 pub(crate) mod knobs;
 pub(crate) mod models;
+pub(crate) mod responses;
 pub(crate) mod types;

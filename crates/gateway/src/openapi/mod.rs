@@ -34,6 +34,21 @@ pub(crate) struct OllamaError {
     error: String,
 }
 
+/// The error of Anthropic's routes.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AnthropicError {
+    /// Always `error`.
+    r#type: String,
+    error: AnthropicErrorObject,
+}
+
+/// What went wrong, in Anthropic's words.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AnthropicErrorObject {
+    r#type: String,
+    message: String,
+}
+
 /// The text in the making.
 pub(crate) struct Document {
     paths: Map<String, Value>,

@@ -3,11 +3,14 @@
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Document, ErrorBody, OllamaError, Operation};
+use super::{AnthropicError, Document, ErrorBody, OllamaError, Operation};
+use crate::anthropic::{MessagesAnswer, MessagesRequest, TokenCount};
+use crate::llama_cpp::{Prompt, Props, TemplateRequest};
 use crate::openai::chat::{ChatRequest, Completion};
 use crate::openai::completions::{CompletionRequest, TextCompletion};
 use crate::openai::embeddings::{EmbeddingList, EmbeddingRequest};
 use crate::openai::models::{ModelList, ModelObject};
+use crate::openai::responses::{ResponseObject, ResponsesRequest};
 use crate::tokenize::{DetokenizeRequest, Text, TokenizeRequest, Tokens};
 use crate::{health, ollama};
 
@@ -60,6 +63,24 @@ pub(super) fn document() -> Value {
     openai.post::<ChatRequest, Completion>("/v1/chat/completions", "Answers a conversation", SSE);
     openai.post::<CompletionRequest, TextCompletion>("/v1/completions", "Goes on with a text", SSE);
     openai.post::<EmbeddingRequest, EmbeddingList>("/v1/embeddings", "Texts as vectors", None);
+    openai.post::<ResponsesRequest, ResponseObject>("/v1/responses", "Answers an input", SSE);
+    let error = document.schema::<AnthropicError>();
+    let mut table = Table { document: &mut document, tag: "Anthropic", error };
+    table.post::<MessagesRequest, MessagesAnswer>("/v1/messages", "Answers a conversation", SSE);
+    table.post::<MessagesRequest, TokenCount>(
+        "/v1/messages/count_tokens",
+        "The length of a conversation",
+        None,
+    );
+    let error = document.schema::<ErrorBody>();
+    let mut table = Table { document: &mut document, tag: "llama.cpp", error };
+    table.post::<TemplateRequest, Prompt>("/apply-template", "A conversation as the model reads it", None);
+    table.post::<ChatRequest, TokenCount>(
+        "/v1/chat/completions/input_tokens",
+        "The length of a conversation",
+        None,
+    );
+    table.get::<Props>("/props", "Facts of the server", &[503]);
     let error = document.schema::<OllamaError>();
     let mut table = Table { document: &mut document, tag: "Ollama", error };
     use ollama::{answer::Line, chat, embed, generate, models};

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use engine::LoadOptions;
@@ -44,13 +45,35 @@ impl Answer {
     }
 }
 
-pub(crate) fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models/qwen3-tiny")
+/// A tiny model with a tokenizer, made for more positions than its file says.
+fn tiny() -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models/qwen2-tiny");
+        // Test programs may run at the same time.
+        let program = std::env::current_exe().unwrap();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(program.file_name().unwrap());
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(from.join(file), folder.join(file)).unwrap();
+        }
+        let config = std::fs::read_to_string(from.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&config).unwrap();
+        config["max_position_embeddings"] = 2048.into();
+        std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        folder
+    };
+    FOLDER.get_or_init(make).clone()
 }
+
+/// ChatML without tools.
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// The tiny model under the name `tiny`.
 pub(crate) fn tiny_source() -> ModelSource {
-    let options = LoadOptions { threads: Some(2), ..LoadOptions::default() };
+    let chat_template = Some(TEMPLATE.to_owned());
+    let options = LoadOptions { threads: Some(2), chat_template, ..LoadOptions::default() };
     ModelSource { name: "tiny".to_owned(), origin: Origin::Path(tiny(), Box::new(options)) }
 }
 

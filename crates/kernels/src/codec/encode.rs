@@ -13,7 +13,7 @@ pub fn encode_row(row_type: RowType, q: &[i8], scales: &[f32], out: &mut [u8]) -
     let scale = |group: usize| scales.get(group).copied().unwrap_or(0.0);
     let (weights, bytes) = row_type.block();
     match row_type {
-        RowType::TG1 | RowType::TG2 => {
+        RowType::TG1 | RowType::TG2 | RowType::BG1 => {
             let scales: Vec<u8> = scales.iter().map(|&scale| grouped::scale_code(scale)).collect();
             grouped::encode(row_type, q, &scales, out);
         }
@@ -67,6 +67,7 @@ mod tests {
         for (row_type, min, max) in [
             (RowType::TG1, -1, 1),
             (RowType::TG2, -4, 4),
+            (RowType::BG1, -1, 1),
             (RowType::Q4_0, -8, 7),
             (RowType::Int4, -8, 7),
             (RowType::Q8_0, -127, 127),
@@ -77,7 +78,10 @@ mod tests {
         ] {
             let cols = 512;
             let span = max - min + 1;
-            let q: Vec<i8> = (0..cols).map(|i| ((i * 37 + i / 7) as i32 % span + min) as i8).collect();
+            let mut q: Vec<i8> = (0..cols).map(|i| ((i * 37 + i / 7) as i32 % span + min) as i8).collect();
+            if row_type == RowType::BG1 {
+                q.iter_mut().for_each(|q| *q |= 1);
+            }
             let group = match row_type {
                 RowType::TQ1_0 | RowType::TQ2_0 => 256,
                 _ => row_type.group(cols),
@@ -89,7 +93,9 @@ mod tests {
             unpack_row(row_type, &bytes, cols, &mut row).unwrap();
             assert_eq!(row.q, q, "{row_type}");
             let stored = |scale: f32| match row_type {
-                RowType::TG1 | RowType::TG2 => grouped::scale_value(grouped::scale_code(scale)),
+                RowType::TG1 | RowType::TG2 | RowType::BG1 => {
+                    grouped::scale_value(grouped::scale_code(scale))
+                }
                 _ => scale,
             };
             let expected: Vec<f32> =

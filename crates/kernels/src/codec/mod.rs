@@ -161,6 +161,7 @@ macro_rules! for_block_type {
             RowType::Int8 => $run::<int8::Int8, _, _, _>($($argument),*),
             RowType::TG1 => $run::<grouped::TG1, _, _, _>($($argument),*),
             RowType::TG2 => $run::<grouped::TG2, _, _, _>($($argument),*),
+            RowType::BG1 => $run::<grouped::BG1, _, _, _>($($argument),*),
             $($other => $value),+
         }
     };
@@ -226,7 +227,7 @@ pub fn quantize_row(row_type: RowType, row: &[f32], out: &mut [u8]) -> Result<()
         RowType::Int4 => blocks::quantize_blocks(row, out, int4::quantize_int4),
         RowType::Int8 => blocks::quantize_blocks(row, out, int8::quantize_int8),
         RowType::Ternary16 | RowType::Ternary32 => ternary::quantize(row_type, row, out),
-        RowType::TG1 | RowType::TG2 => grouped::quantize(row_type, row, out),
+        RowType::TG1 | RowType::TG2 | RowType::BG1 => grouped::quantize(row_type, row, out),
         _ => return Err(CodecError::NotWritable(row_type)),
     }
     Ok(())

@@ -121,7 +121,7 @@ pub fn analyze(
     // The rows as the files have them, read in place.
     let as_stored = LoadOptions { kernel: KernelFamily::Reference, ..options.load.clone() };
     let (mut reports, mut perplexity) = (Vec::new(), None);
-    let size = {
+    let mut size = {
         let original = Model::load(original, &as_stored)?;
         for path in quantized {
             let model = Model::load(path, &as_stored)?;
@@ -130,6 +130,7 @@ pub fn analyze(
         }
         Size::new(&original)
     };
+    tell_apart(original, &mut size, quantized, &mut reports);
     if let Some(text) = &options.text {
         let original = Model::load(original, &options.load)?;
         for (path, report) in quantized.iter().zip(&mut reports) {
@@ -138,6 +139,21 @@ pub fn analyze(
         }
     }
     Ok(Analysis { original: size, perplexity, quantized: reports })
+}
+
+/// Models of one name in several folders are called by their paths.
+fn tell_apart(original: &Path, size: &mut Size, quantized: &[PathBuf], reports: &mut [QuantizedReport]) {
+    let names: Vec<String> = std::iter::once(&*size)
+        .chain(reports.iter().map(|report| &report.size))
+        .map(|size| size.name.clone())
+        .collect();
+    let sizes = std::iter::once(size).chain(reports.iter_mut().map(|report| &mut report.size));
+    let paths = std::iter::once(original).chain(quantized.iter().map(PathBuf::as_path));
+    for (size, path) in sizes.zip(paths) {
+        if names.iter().filter(|name| **name == size.name).count() > 1 {
+            size.name = path.display().to_string();
+        }
+    }
 }
 
 /// All tensors of one model beside the original's.

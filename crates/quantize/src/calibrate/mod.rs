@@ -3,6 +3,7 @@
 mod moments;
 mod norm;
 mod samples;
+pub(crate) mod sensitivity;
 mod sequential;
 
 pub use samples::{SAMPLE_TOKENS, Text};

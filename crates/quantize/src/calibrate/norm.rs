@@ -10,8 +10,10 @@ use kernels::MatmulError;
 use super::moments::Moments;
 use crate::solve::{Products, divide_one};
 
-/// How much the factors are pulled to 1, as a share of the mean diagonal element.
+/// How much the factors are pulled to 1, as a share of the mean diagonal element; and what is added to it for each
+/// column that there is to a token.
 const PULL: f32 = 0.02;
+const PULL_OF_FEW: f32 = 0.5;
 
 /// Sums over the rows of all matrices behind a norm.
 #[derive(Debug)]
@@ -41,12 +43,12 @@ impl NormFit {
         self.gram.add(products, rounded, rounded)
     }
 
-    /// The factors on the norm's weights; `h` as [`NormFit`] says.
-    pub(crate) fn factors(mut self, h: &[f32]) -> Vec<f32> {
+    /// The factors on the norm's weights; `h` as [`NormFit`] says, of `tokens` tokens.
+    pub(crate) fn factors(mut self, h: &[f32], tokens: usize) -> Vec<f32> {
         let n = self.n;
         self.gram.sum.iter_mut().zip(h).for_each(|(gram, h)| *gram *= h);
         let mean = (0..n).map(|i| self.gram.sum[i * n + i]).sum::<f32>() / n as f32;
-        let pull = PULL * mean;
+        let pull = (PULL + PULL_OF_FEW * n as f32 / tokens.max(1) as f32) * mean;
         for i in 0..n {
             self.gram.sum[i * n + i] += pull;
             self.given[i] += pull;

@@ -67,6 +67,9 @@ pub(crate) fn all(
     Ok(run.resumed)
 }
 
+/// How little the correction is trusted for each column that there is to a token.
+const DOUBT: f32 = 20.0;
+
 /// What the journal calls the norm before the classifier.
 pub(crate) const FINAL_NORM: &str = "norm:final";
 
@@ -114,6 +117,7 @@ struct Block<'a> {
 /// What the layers of one input are fitted to.
 struct Fit {
     n: usize,
+    tokens: usize,
     /// Second moments of the rounded model's inputs, `[n, n]`.
     h: Vec<f32>,
     /// Of outputs wanted and those inputs, `[rows, n]`, or of those inputs and the original's, `[n, n]`.
@@ -260,7 +264,8 @@ impl Run<'_> {
                 cross.add(&mut self.products, &ours, &theirs).map_err(&wrong)?;
             }
         }
-        Ok(Fit { n, h: h.sum, cross: cross.sum, outputs })
+        let tokens = block.to.iter().map(|x| x.len() / self.model.config.dim).sum();
+        Ok(Fit { n, tokens, h: h.sum, cross: cross.sum, outputs })
     }
 
     /// The outputs that are wanted of a matrix of these `values` times the inputs that it gets, `[rows, n]`.
@@ -287,7 +292,7 @@ impl Run<'_> {
         let fitted = match (self.done.remove(name), fit) {
             (Some(done), _) => done.to_values().map_err(&wrong)?,
             (None, Some((norm, fit))) => {
-                let factors = norm.factors(&fit.h);
+                let factors = norm.factors(&fit.h, fit.tokens);
                 let fitted: Vec<f32> = place.iter().zip(factors).map(|(w, factor)| w * factor).collect();
                 let mut bytes = vec![0; 4 * n];
                 quantize_row(RowType::F32, &fitted, &mut bytes).map_err(QuantizeError::codec(name))?;
@@ -313,7 +318,8 @@ impl Run<'_> {
             h.add(&mut self.products, &ours, &ours).map_err(&wrong)?;
             cross.add(&mut self.products, &ours, &theirs).map_err(&wrong)?;
         }
-        let fit = Fit { n, h: h.sum, cross: cross.sum, outputs: false };
+        let tokens = to.iter().map(|x| x.len() / n).sum();
+        let fit = Fit { n, tokens, h: h.sum, cross: cross.sum, outputs: false };
         let made = self.journal.matrices()?.into_iter().find(|matrix| matrix.name == classifier.name);
         let mut norm = NormFit::new(n);
         // A vocabulary is too large to be had at once.
@@ -352,7 +358,7 @@ impl Run<'_> {
         }
         let Some(grid) = Grid::of(row_type, n) else { return crate::quantize::rounded(weight, row_type) };
         if !metrics.iter().any(|(group, _)| *group == grid.group) {
-            metrics.push((grid.group, Metric::new(&fit.h, n, grid.group)));
+            metrics.push((grid.group, Metric::new(&fit.h, n, grid.group, fit.tokens)));
         }
         let Some((_, metric)) = metrics.iter().find(|(group, _)| *group == grid.group) else {
             return crate::quantize::rounded(weight, row_type);
@@ -360,7 +366,10 @@ impl Run<'_> {
         let mut given = vec![0.0; values.len()];
         self.products.load(values, n);
         self.products.times(&Rows::new(fit.h.iter().copied(), n), (0, n), &mut given).map_err(&wrong)?;
-        let correction: Vec<f32> = wanted.iter().zip(&given).map(|(wanted, given)| wanted - given).collect();
+        // What few tokens say of the earlier layers' losses is in great part chance.
+        let trust = 1.0 / (1.0 + DOUBT * n as f32 / fit.tokens.max(1) as f32);
+        let correction: Vec<f32> =
+            wanted.iter().zip(&given).map(|(wanted, given)| trust * (wanted - given)).collect();
         let codes = solve(&mut self.products, metric, grid, values, Some(&correction)).map_err(&wrong)?;
         let row_bytes = row_type.row_bytes(n).unwrap_or_default();
         let mut bytes = vec![0; row_bytes * weight.rows];

@@ -346,6 +346,7 @@ fn tensor_type(row_type: RowType) -> Option<TensorType> {
         RowType::TQ2_0 => TensorType::TQ2_0,
         RowType::TG1 => TensorType::TG1,
         RowType::TG2 => TensorType::TG2,
+        RowType::BG1 => TensorType::BG1,
         RowType::Int4 | RowType::Int8 | RowType::Ternary16 | RowType::Ternary32 => return None,
     })
 }

@@ -68,11 +68,12 @@ impl Format {
     }
 
     /// The type of the rows of linear layers in that container; `None` where a tensor is written as a whole.
-    pub(crate) fn row_type(self, target: Target) -> Option<RowType> {
+    pub(crate) fn row_type(self, target: Target, planes: usize) -> Option<RowType> {
         match (self, target) {
             (Self::Tmac, _) => None,
             (Self::Tmac2, _) | (Self::Bitnet, Target::TmacV2) => Some(RowType::Ternary16),
             (Self::Bitnet | Self::Tq2_0, _) => Some(RowType::TQ2_0),
+            (Self::Ternary, _) if planes == 2 => Some(RowType::TG2),
             (Self::Ternary, _) => Some(RowType::TG1),
             (Self::Int4, Target::Gguf) => Some(RowType::Q4_0),
             (Self::Int4, _) => Some(RowType::Int4),

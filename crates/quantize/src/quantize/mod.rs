@@ -4,6 +4,7 @@
 //! memory holds little more than one matrix in f32. When all are there the output is written from the journal as
 //! [`mod@crate::convert`] writes any model, under a temporary name, and renamed.
 
+mod budget;
 mod error;
 mod format;
 mod journal;
@@ -64,6 +65,11 @@ pub struct Options {
     pub embedding: Option<RowType>,
     /// Type of the classifier, likewise.
     pub head: Option<RowType>,
+    /// Ternary planes that are added up in [`Format::Ternary`]: 1 or 2.
+    pub planes: usize,
+    /// Mean bits of a weight in the linear layers, for [`Format::Ternary`]: types are chosen by how much each matrix
+    /// matters.
+    pub bits: Option<f64>,
     /// Keep in F16 what the format cannot hold, and write the model although something is lost.
     pub force: bool,
 }
@@ -78,6 +84,8 @@ impl Options {
             text: Text::shipped(),
             embedding: None,
             head: None,
+            planes: 1,
+            bits: None,
             force: false,
         }
     }
@@ -118,43 +126,85 @@ pub fn quantize(
     };
     let mut model = Model::load(input, &load)?;
     let target = options.format.target(output);
-    let plan = Plan::new(&model, target, options)?;
+    check_options(options)?;
+    let mut opened = Journal::open(output, &fingerprint(input, options)?)?;
+    let made = make(&model, target, options, &mut opened, progress);
+    let (plan, resumed) = match made {
+        Ok(made) => made,
+        Err(err) => {
+            opened.remove();
+            return Err(err);
+        }
+    };
     let writing = convert::Options {
         load,
         ternary: TernaryType::default(),
         force: options.force,
         floats: plan.floats.clone(),
     };
-    let mut resumed = 0;
-    let mut journal = None;
-    if !plan.steps.is_empty() {
-        let fingerprint = fingerprint(input, options)?;
-        let mut opened = Journal::open(output, &fingerprint)?;
-        let made = match options.method {
-            Method::Round => round::all(&model, &plan, &mut opened, progress),
-            Method::Calibrated => calibrate::all(&model, &plan, &options.text, &mut opened, progress),
-        };
-        match made {
-            Ok(found) => resumed = found,
-            Err(err) => {
-                opened.remove();
-                return Err(err);
-            }
-        }
-        plan::replace(&mut model, opened.matrices()?);
-        journal = Some(opened);
-    }
+    plan::replace(&mut model, opened.matrices()?);
     let done = plan.steps.len();
     let written = convert::write(&model, input, output, target, &writing, &mut |name, written, tensors| {
         progress(name, done + written, done + tensors);
     });
-    if let Some(journal) = journal {
-        journal.remove();
-    }
+    opened.remove();
     let mut report = written?;
     report.notes.splice(0..0, plan.notes);
     Ok(Summary { container: target.name(), report, bits: plan::bits(&model, target), resumed })
 }
+
+/// Options that the format has no use for are refused.
+fn check_options(options: &Options) -> Result<(), QuantizeError> {
+    let ternary = options.format == Format::Ternary;
+    match (options.planes, options.bits) {
+        (1 | 2, None) | (1, Some(_)) if ternary => Ok(()),
+        (1, None) => Ok(()),
+        (2, Some(_)) if ternary => {
+            Err(QuantizeError::option("--planes", "a budget of bits (--bits) chooses the planes itself"))
+        }
+        (1 | 2, bits) => {
+            let option = if bits.is_some() { "--bits" } else { "--planes" };
+            Err(QuantizeError::option(option, "only --format ternary has a choice"))
+        }
+        (planes, _) => Err(QuantizeError::option("--planes", format!("{planes}: take 1 or 2"))),
+    }
+}
+
+/// Makes all matrices that are not in the journal; how many were.
+fn make(
+    model: &Model,
+    target: Target,
+    options: &Options,
+    journal: &mut Journal,
+    progress: &mut Progress<'_>,
+) -> Result<(Plan, usize), QuantizeError> {
+    let types = match options.bits {
+        Some(budget) => {
+            let damages = match journal.matrices()?.into_iter().find(|made| made.name == SENSITIVITY) {
+                Some(measured) => measured.to_values().map_err(QuantizeError::matrix(SENSITIVITY))?,
+                None => {
+                    let samples = options.text.samples(model)?;
+                    let damages = calibrate::sensitivity::measure(model, &samples, progress)?;
+                    let bytes: Vec<u8> = damages.iter().flat_map(|damage| damage.to_le_bytes()).collect();
+                    journal.append(SENSITIVITY, RowType::F32, (1, damages.len()), &bytes)?;
+                    damages
+                }
+            };
+            Some(budget::choose(model, &damages, budget)?)
+        }
+        None => None,
+    };
+    let plan = Plan::new(model, target, options, types.as_deref())?;
+    let resumed = match options.method {
+        _ if plan.steps.is_empty() => 0,
+        Method::Round => round::all(model, &plan, journal, progress)?,
+        Method::Calibrated => calibrate::all(model, &plan, &options.text, journal, progress)?,
+    };
+    Ok((plan, resumed))
+}
+
+/// What the journal calls the matrices' sensitivities.
+const SENSITIVITY: &str = "sensitivity";
 
 /// All that decides what the matrices become, on one line.
 fn fingerprint(input: &Path, options: &Options) -> Result<String, QuantizeError> {

@@ -33,7 +33,14 @@ impl Plan {
     ///
     /// # Errors
     /// Options that the target has no place for, and rows that the format cannot hold, unless forced.
-    pub(crate) fn new(model: &Model, target: Target, options: &Options) -> Result<Self, QuantizeError> {
+    ///
+    /// `types` has those of the layers' matrices, by name, where a budget decides.
+    pub(crate) fn new(
+        model: &Model,
+        target: Target,
+        options: &Options,
+        types: Option<&[(String, RowType)]>,
+    ) -> Result<Self, QuantizeError> {
         let mut plan = Self::default();
         let weights = &model.weights;
         if options.format == Format::Bitnet && model.config.int8_linear {
@@ -41,10 +48,11 @@ impl Plan {
             return Ok(plan);
         }
         let (embedding, head) = vocabulary_types(model, target, options)?;
-        let Some(row_type) = options.format.row_type(target) else { return Ok(plan) };
+        let Some(row_type) = options.format.row_type(target, options.planes) else { return Ok(plan) };
         plan.vocabulary(&weights.token_embedding, embedding, "token_embedding", target, options)?;
         for matrix in weights.layers.iter().flat_map(|layer| layer.matrices()) {
-            plan.add(matrix, row_type, target, options)?;
+            let chosen = types.and_then(|types| types.iter().find(|(name, _)| *name == matrix.name));
+            plan.add(matrix, chosen.map_or(row_type, |&(_, chosen)| chosen), target, options)?;
         }
         if let Some(wcls) = &weights.wcls {
             plan.vocabulary(wcls, head, "wcls", target, options)?;
@@ -125,12 +133,12 @@ fn vocabulary_types(
         Target::TmacV2 | Target::Q4V1 if asked == RowType::F32 => Some(asked),
         Target::Q4V1 if asked == RowType::Q4_0 => Some(RowType::Int4),
         Target::TmacV2 | Target::Q4V1 => None,
-        _ if asked == RowType::Ternary16 => options.format.row_type(Target::Gguf),
+        _ if asked == RowType::Ternary16 => options.format.row_type(Target::Gguf, 1),
         _ => Some(asked),
     };
     let of = |option: &'static str, asked: Option<RowType>| match asked {
         None if target == Target::Gguf => Ok(None),
-        None => Ok(options.format.row_type(target)),
+        None => Ok(options.format.row_type(target, options.planes)),
         Some(asked) => allowed(asked).map(Some).ok_or_else(|| {
             QuantizeError::option(
                 option,

@@ -19,6 +19,8 @@ pub(crate) struct Grid {
     min: f32,
     max: f32,
     scale: ScaleType,
+    /// Whether there is no code 0.
+    signs: bool,
     /// Weights that share a scale.
     pub(crate) group: usize,
 }
@@ -26,9 +28,10 @@ pub(crate) struct Grid {
 impl Grid {
     /// Of a type whose rows have codes and scales that can be chosen; `cols` is the length of a row.
     pub(crate) fn of(row_type: RowType, cols: usize) -> Option<Self> {
-        let grid = |min, max, scale, group| Some(Self { min, max, scale, group });
+        let grid =
+            |min, max, scale, group| Some(Self { min, max, scale, group, signs: row_type == RowType::BG1 });
         match row_type {
-            RowType::TG1 => grid(-1.0, 1.0, ScaleType::Small, grouped::GROUP),
+            RowType::TG1 | RowType::BG1 => grid(-1.0, 1.0, ScaleType::Small, grouped::GROUP),
             RowType::TG2 => grid(-4.0, 4.0, ScaleType::Small, grouped::GROUP),
             RowType::Q4_0 | RowType::Int4 => grid(-8.0, 7.0, ScaleType::F16, 32),
             RowType::Q8_0 => grid(-127.0, 127.0, ScaleType::F16, 32),
@@ -50,6 +53,9 @@ impl Grid {
 
     /// The code nearest to `w / scale`.
     pub(crate) fn code(&self, w: f32, inverse: f32) -> f32 {
+        if self.signs {
+            return 1f32.copysign(w * inverse);
+        }
         // Adding 1.5 * 2^23 rounds numbers as small as codes to whole ones, ties to even: `round` is a call where the
         // processor is not known to have an instruction for it.
         const WHOLE: f32 = 12_582_912.0;

@@ -3,8 +3,10 @@
 use super::products::Rows;
 
 /// Share of the mean diagonal element that is added to the diagonal, so that inputs that the text hardly shows do not
-/// let weights run away (GPTQ's damping, arXiv 2210.17323).
+/// let weights run away (GPTQ's damping, arXiv 2210.17323); and what is added to it for each column that there is to a
+/// token: few tokens say little about many columns.
 const DAMPING: f64 = 0.01;
+const DAMPING_OF_FEW: f64 = 0.2;
 
 /// H with its columns in the order in which they are worked on, and its Cholesky factor.
 #[derive(Debug)]
@@ -37,12 +39,13 @@ pub(crate) struct Group {
 }
 
 impl Metric {
-    /// From the sum `h` of the outer products of inputs, `[n, n]`; groups are `group` columns each. The columns that
+    /// From the sum `h` of the outer products of the inputs of `tokens` tokens, `[n, n]`; groups are `group` columns each. The columns that
     /// matter most come last, which is where [`super::codes`] begins: those still to come can make good their errors.
-    pub(crate) fn new(h: &[f32], n: usize, group: usize) -> Self {
+    pub(crate) fn new(h: &[f32], n: usize, group: usize, tokens: usize) -> Self {
         let diagonal = |c: usize| f64::from(h[c * n + c]);
         let mean = (0..n).map(diagonal).sum::<f64>() / n as f64;
-        let damping = if mean > 0.0 { mean * DAMPING } else { 1.0 };
+        let share = DAMPING + DAMPING_OF_FEW * n as f64 / tokens.max(1) as f64;
+        let damping = if mean > 0.0 { mean * share } else { 1.0 };
         let mut ranked: Vec<(usize, f64)> = (0..n.div_ceil(group))
             .map(|g| {
                 let columns = g * group..n.min((g + 1) * group);
@@ -172,7 +175,7 @@ mod tests {
         for (i, d) in [1.0, 9.0, 5.0, 0.0, 2.0, 3.0, 40.0].into_iter().enumerate() {
             h[i * n + i] = d;
         }
-        let metric = Metric::new(&h, n, 3);
+        let metric = Metric::new(&h, n, 3, 1000);
         assert_eq!(metric.order, [3, 4, 5, 0, 2, 1, 6]);
         assert_eq!(metric.groups.last(), Some(&Group { start: 6, end: 7, index: 2 }));
     }

@@ -64,6 +64,20 @@ fn a_missing_tensor_is_named() {
     assert!(refused.contains("stories.gguf") && refused.contains("blk.2.ffn_down.weight"), "{refused}");
 }
 
+/// Files of one name would be one line of the curve.
+#[test]
+fn models_of_one_name_are_called_by_their_paths() {
+    let (a, b) = (ours("llama3-scaled-tiny"), ours("tiny-gguf/llama3-scaled-tiny.gguf"));
+    let names = |found: crate::Analysis| -> Vec<String> {
+        let quantized = found.quantized.into_iter().map(|report| report.size.name);
+        std::iter::once(found.original.name).chain(quantized).collect()
+    };
+    let found = names(compare(&a, &[&b], exact(None), None).unwrap());
+    assert_eq!(found, ["llama3-scaled-tiny", "llama3-scaled-tiny.gguf"]);
+    let found = names(compare(&a, &[&b, &b], exact(None), None).unwrap());
+    assert_eq!(found, ["llama3-scaled-tiny", b.to_str().unwrap(), b.to_str().unwrap()]);
+}
+
 #[test]
 fn texts_that_cannot_be_run_are_refused() {
     let Some(original) = shared("llama2c/stories260K.bin") else { return };

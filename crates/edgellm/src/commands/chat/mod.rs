@@ -35,6 +35,7 @@ pub(crate) fn run(args: &ChatArgs, out: &mut Output) -> Result<()> {
         sampling: load::sampling(&args.sampling),
         stop: args.sampling.stop.clone(),
         ignore_eos: false,
+        draft: 0,
     };
     load::note_seed(&options.sampling);
     let mut conversation = Conversation::new(&model, options, args.context)?;

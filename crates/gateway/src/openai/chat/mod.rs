@@ -26,7 +26,7 @@ pub(crate) use answer::{Completion, FINGERPRINT};
 use format::ResponseFormat;
 pub(crate) use message::messages;
 pub(crate) use request::ChatRequest;
-use stream::ChatStream;
+pub(crate) use stream::ChatStream;
 pub(crate) use tools::ToolDefinition;
 use tools::toolbox;
 

@@ -1,4 +1,4 @@
-//! Small pieces of HTML.
+//! Small pieces of HTML. Writing to a `String` cannot fail, so what `write!` returns is let go.
 
 use std::fmt::Write as _;
 
@@ -79,7 +79,6 @@ pub(super) fn table(page: &mut String, headings: &[(&str, &str)], rows: Vec<Vec<
     for row in rows {
         page.push_str("<tr>");
         for cell in row {
-            // Writing to a String cannot fail.
             let _ = match cell {
                 Cell::Text(text) => write!(page, "<td>{}</td>", escaped(&text)),
                 Cell::Number(x) => write!(page, "<td class=\"n\" data-v=\"{x}\">{}</td>", number(x)),

@@ -1,4 +1,5 @@
-//! The analysis as one HTML page that needs no other file: tables that sort, plots, light and dark.
+//! The analysis as one HTML page that needs no other file: tables that sort, plots, light and dark. Writing to a `String`
+//! cannot fail, so what `write!` returns is let go.
 
 mod axis;
 mod html;
