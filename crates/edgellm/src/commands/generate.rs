@@ -45,7 +45,7 @@ pub(crate) fn run(args: &GenerateArgs, out: &mut Output) -> Result<()> {
     broken?;
     load::note_seed(&options.sampling);
     if args.json {
-        return out.json(&Report::new(prompt_ids, generated, load));
+        return out.json(&Report::new(prompt_ids, generated, load, args.draft > 0));
     }
     out.line("")?;
     out.flush()?;
@@ -102,12 +102,19 @@ struct ReportTimings {
     prefill_tok_s: f64,
     decode_tok_s: f64,
     ttft_ms: f64,
+    /// With `--draft`.
+    #[serde(flatten)]
+    draft: Option<ReportDraft>,
+}
+
+#[derive(Serialize)]
+struct ReportDraft {
     drafted: usize,
     accepted: usize,
 }
 
 impl Report {
-    fn new(prompt_ids: Vec<u32>, generated: Generated, load: Duration) -> Self {
+    fn new(prompt_ids: Vec<u32>, generated: Generated, load: Duration, drafting: bool) -> Self {
         Self {
             prompt_ids,
             ids: generated.ids,
@@ -118,8 +125,10 @@ impl Report {
                 prefill_tok_s: generated.timings.prefill_tok_s(),
                 decode_tok_s: generated.timings.decode_tok_s(),
                 ttft_ms: milliseconds(generated.timings.ttft),
-                drafted: generated.timings.drafted,
-                accepted: generated.timings.accepted,
+                draft: drafting.then_some(ReportDraft {
+                    drafted: generated.timings.drafted,
+                    accepted: generated.timings.accepted,
+                }),
             },
         }
     }
