@@ -77,7 +77,7 @@ impl Scan {
 
     /// Bytes in memory of the scan of a classifier; `None` where there are no kernels for it.
     pub(crate) fn bytes_for(rows: usize, cols: usize) -> Option<usize> {
-        Some(IntTiles::bytes_for(COPY, rows, cols)? + 4 * rows)
+        Some(IntTiles::bytes_for(COPY, rows, cols).filter(|_| COPY.row_bytes(cols).is_some())? + 4 * rows)
     }
 
     /// Bytes in memory.
@@ -162,9 +162,9 @@ fn find_possible(logits: &[f32], to_beat: f32, margin: impl Fn(usize) -> f32, ro
     for start in (0..logits.len()).step_by(PIECE) {
         let piece = start..(start + PIECE).min(logits.len());
         // Seldom one of many, so the whole piece is looked at first. What is not a number may be anything.
-        let possible = |r: usize| !(logits[r] + margin(r) < to_beat);
-        if piece.clone().fold(false, |any, r| any | possible(r)) {
-            rows.extend(piece.filter(|&r| possible(r)).map(|r| r as u32));
+        let impossible = |r: usize| logits[r] + margin(r) < to_beat;
+        if !piece.clone().fold(true, |none, r| none & impossible(r)) {
+            rows.extend(piece.filter(|&r| !impossible(r)).map(|r| r as u32));
         }
         if rows.len() > logits.len() / MOST {
             return;

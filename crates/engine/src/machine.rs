@@ -106,7 +106,11 @@ pub fn kernel_choices() -> Vec<KernelChoice> {
         let how = "five weights a byte index tables of partial sums: measured fastest for one token";
         choices.push(tiles("ternary, decode", "lookup", how));
         let how = "dot-product instructions: measured fastest for several tokens at once";
-        choices.push(tiles("ternary, prefill", "multiply", how));
+        choices.push(tiles("ternary, some tokens", "multiply", how));
+        if Trits::looks_up_many() {
+            let how = "five weights a byte index tables of sums for 32 tokens: measured fastest for 20 tokens or more";
+            choices.push(tiles("ternary, prompts", "lookup", how));
+        }
     } else {
         choices.push(by_row("ternary", "int8 activations with one scale a token"));
     }

@@ -1,5 +1,5 @@
 //! Many requests on one model: each gets the text that it gets alone, nobody is lost, no page is.
-#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside #[test] functions")]
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

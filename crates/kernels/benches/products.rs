@@ -52,6 +52,11 @@ fn decode_ternary(bencher: Bencher<'_, '_>, family: Family) {
     product(bencher, RowType::Ternary32, 1 << 16, 2560, 1, family);
 }
 
+#[divan::bench(args = [Family::Lookup, Family::Multiply, Family::Reference], sample_count = 20)]
+fn prefill_ternary(bencher: Bencher<'_, '_>, family: Family) {
+    product(bencher, RowType::Ternary32, 768, 768, 64, family);
+}
+
 #[divan::bench(args = TYPES, sample_count = 20)]
 fn prefill(bencher: Bencher<'_, '_>, ty: RowType) {
     product(bencher, ty, 768, 768, 64, Family::Auto);

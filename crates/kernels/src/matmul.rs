@@ -233,13 +233,11 @@ pub fn matmul(
         return Ok(());
     }
     input.ensure(form);
-    let (input, kernels) = (&*input, kernels());
-    let columns = Columns::new(out, w.rows, tokens);
+    let run = Run { kernels: kernels(), w, input, form, columns: Columns::new(out, w.rows, tokens) };
     let work = w.rows.saturating_mul(w.cols).saturating_mul(tokens);
     team.split(w.rows, TILE_ROWS, work, &|range| {
         let first = range.start;
-        SCRATCH
-            .with_borrow_mut(|scratch| some_rows(kernels, w, input, form, range, scratch, &columns, first));
+        SCRATCH.with_borrow_mut(|scratch| run.rows(range, scratch, first));
     });
     Ok(())
 }
@@ -261,13 +259,12 @@ pub fn matmul_rows(
     }
     let form = checked_form(w, form)?;
     input.ensure(form);
-    let (input, kernels) = (&*input, kernels());
-    let columns = Columns::new(out, rows.len(), 1);
+    let run = Run { kernels: kernels(), w, input, form, columns: Columns::new(out, rows.len(), 1) };
     team.split(rows.len(), 1, rows.len().saturating_mul(w.cols), &|range| {
         SCRATCH.with_borrow_mut(|scratch| {
             for i in range {
                 let r = rows[i] as usize;
-                some_rows(kernels, w, input, form, r..r + 1, scratch, &columns, i);
+                run.rows(r..r + 1, scratch, i);
             }
         });
     });
@@ -289,116 +286,95 @@ fn checked_form(w: &Matrix<'_>, form: ActivationForm) -> Result<ActivationForm, 
     Ok(if whole { form } else { ActivationForm::F32 })
 }
 
-/// The rows of `range`, whose outputs are the columns from `to` on.
-#[allow(clippy::too_many_arguments, reason = "what both products share")]
-fn some_rows(
-    kernels: &Kernels,
-    w: &Matrix<'_>,
-    input: &Activations,
+/// A matrix, its input, and where the outputs go.
+struct Run<'a> {
+    kernels: &'static Kernels,
+    w: &'a Matrix<'a>,
+    input: &'a Activations,
     form: ActivationForm,
-    range: Range<usize>,
-    scratch: &mut Scratch,
-    columns: &Columns<'_>,
-    to: usize,
-) {
-    match form {
-        ActivationForm::F32 => rows_f32(kernels, w, input, range, scratch, columns, to),
-        _ if Matrix::integer_form(w.ty) == ActivationForm::Int8Token => {
-            rows_ternary(kernels, w, input, range, scratch, columns, to);
-        }
-        _ => rows_block(kernels, w, input, form, range, scratch, columns, to),
-    }
+    columns: Columns<'a>,
 }
 
-fn rows_f32(
-    kernels: &Kernels,
-    w: &Matrix<'_>,
-    input: &Activations,
-    range: Range<usize>,
-    scratch: &mut Scratch,
-    columns: &Columns<'_>,
-    to: usize,
-) {
-    let multiply = |rows: Floats<'_>, first: usize| {
-        let rows = FloatRows { rows, cols: w.cols, first };
-        // SAFETY: `vector_ops()` gives only functions that this processor can run, and `split` disjoint ranges.
-        unsafe { (vector_ops().multiply_floats)(&rows, input.f32(), columns) };
-    };
-    // Weights of 16 bits that meet many tokens are better widened once than for each tile.
-    if (w.ty == RowType::F32 || columns.tokens <= FEW_TOKENS)
-        && let Some(rows) = w.floats(range.clone())
-    {
-        return multiply(rows, to);
-    }
-    scratch.rows_f32.resize(TILE_ROWS * w.cols, 0.0);
-    for first in range.clone().step_by(TILE_ROWS) {
-        let n = TILE_ROWS.min(range.end - first);
-        let rows = &mut scratch.rows_f32[..n * w.cols];
-        for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
-            // SAFETY: `kernels` holds only functions that this processor can run.
-            unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
+impl Run<'_> {
+    /// The rows of `range`, whose outputs are the columns from `to` on.
+    fn rows(&self, range: Range<usize>, scratch: &mut Scratch, to: usize) {
+        match self.form {
+            ActivationForm::F32 => self.rows_f32(range, scratch, to),
+            _ if Matrix::integer_form(self.w.ty) == ActivationForm::Int8Token => {
+                self.rows_ternary(range, scratch, to);
+            }
+            _ => self.rows_block(range, scratch, to),
         }
-        multiply(Floats::F32(rows), to + first - range.start);
     }
-}
 
-fn rows_ternary(
-    kernels: &Kernels,
-    w: &Matrix<'_>,
-    input: &Activations,
-    range: Range<usize>,
-    scratch: &mut Scratch,
-    columns: &Columns<'_>,
-    to: usize,
-) {
-    let x = input.int8(ActivationForm::Int8Token);
-    scratch.integers.resize(columns.tokens, 0);
-    scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for (i, r) in range.enumerate() {
-        // SAFETY: `kernels` holds only functions that this processor can run.
-        unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
-        let scale = scratch.unpacked.scale[0];
-        // SAFETY: as above.
-        unsafe { (kernels.gemm_ternary)(&scratch.unpacked.q[..w.cols], &x.q, &mut scratch.integers) };
-        let tile = &mut scratch.out[..columns.tokens];
-        for (t, (out, &sum)) in tile.iter_mut().zip(&scratch.integers).enumerate() {
-            *out = sum as f32 * x.scale[t * input.blocks()] * scale;
-        }
-        // SAFETY: `split` gives disjoint ranges inside the columns.
-        unsafe { columns.write(to + i, tile) };
-    }
-}
-
-fn rows_block(
-    kernels: &Kernels,
-    w: &Matrix<'_>,
-    input: &Activations,
-    form: ActivationForm,
-    range: Range<usize>,
-    scratch: &mut Scratch,
-    columns: &Columns<'_>,
-    to: usize,
-) {
-    let x = input.int8(form);
-    scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
-    for (i, r) in range.enumerate() {
-        // SAFETY: `kernels` holds only functions that this processor can run.
-        unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
-        let row = &scratch.unpacked;
-        // Rows with a scale per 32 give it to both halves of the block.
-        let (scale16, sums) = if row.group == 16 {
-            (&row.scale[..], &x.sum16[..])
-        } else {
-            scratch.scale16.clear();
-            scratch.scale16.extend(row.scale.iter().flat_map(|&scale| [scale, scale]));
-            (&scratch.scale16[..], &x.sum32[..])
+    fn rows_f32(&self, range: Range<usize>, scratch: &mut Scratch, to: usize) {
+        let Self { kernels, w, input, columns, .. } = self;
+        let multiply = |rows: Floats<'_>, first: usize| {
+            let rows = FloatRows { rows, cols: w.cols, first };
+            // SAFETY: `vector_ops()` gives only functions that this processor can run, and `split` disjoint ranges.
+            unsafe { (vector_ops().multiply_floats)(&rows, input.f32(), columns) };
         };
-        let block_input = BlockInput { q: &x.q, scale: &x.scale, sums };
-        let row = BlockRow { q: &row.q[..w.cols], scale16, offset: &row.offset };
-        let tile = &mut scratch.out[..columns.tokens];
-        // SAFETY: as above.
-        unsafe { (kernels.gemm_int8_block)(&row, &block_input, tile) };
-        // SAFETY: `split` gives disjoint ranges inside the columns.
-        unsafe { columns.write(to + i, tile) };
+        // Weights of 16 bits that meet many tokens are better widened once than for each tile.
+        if (w.ty == RowType::F32 || columns.tokens <= FEW_TOKENS)
+            && let Some(rows) = w.floats(range.clone())
+        {
+            return multiply(rows, to);
+        }
+        scratch.rows_f32.resize(TILE_ROWS * w.cols, 0.0);
+        for first in range.clone().step_by(TILE_ROWS) {
+            let n = TILE_ROWS.min(range.end - first);
+            let rows = &mut scratch.rows_f32[..n * w.cols];
+            for (i, row) in rows.chunks_exact_mut(w.cols).enumerate() {
+                // SAFETY: `kernels` holds only functions that this processor can run.
+                unsafe { (kernels.dequantize_row)(w.ty, w.row(first + i), row) };
+            }
+            multiply(Floats::F32(rows), to + first - range.start);
+        }
+    }
+
+    fn rows_ternary(&self, range: Range<usize>, scratch: &mut Scratch, to: usize) {
+        let Self { kernels, w, input, columns, .. } = self;
+        let x = input.int8(ActivationForm::Int8Token);
+        scratch.integers.resize(columns.tokens, 0);
+        scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
+        for (i, r) in range.enumerate() {
+            // SAFETY: `kernels` holds only functions that this processor can run.
+            unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
+            let scale = scratch.unpacked.scale[0];
+            // SAFETY: as above.
+            unsafe { (kernels.gemm_ternary)(&scratch.unpacked.q[..w.cols], &x.q, &mut scratch.integers) };
+            let tile = &mut scratch.out[..columns.tokens];
+            for (t, (out, &sum)) in tile.iter_mut().zip(&scratch.integers).enumerate() {
+                *out = sum as f32 * x.scale[t * input.blocks()] * scale;
+            }
+            // SAFETY: `split` gives disjoint ranges inside the columns.
+            unsafe { columns.write(to + i, tile) };
+        }
+    }
+
+    fn rows_block(&self, range: Range<usize>, scratch: &mut Scratch, to: usize) {
+        let Self { kernels, w, input, form, columns } = self;
+        let x = input.int8(*form);
+        scratch.out.resize(columns.tokens.max(scratch.out.len()), 0.0);
+        for (i, r) in range.enumerate() {
+            // SAFETY: `kernels` holds only functions that this processor can run.
+            unsafe { (kernels.unpack_row)(w.ty, w.row(r), w.cols, &mut scratch.unpacked) };
+            let row = &scratch.unpacked;
+            // Rows with a scale per 32 give it to both halves of the block.
+            let (scale16, sums) = if row.group == 16 {
+                (&row.scale[..], &x.sum16[..])
+            } else {
+                scratch.scale16.clear();
+                scratch.scale16.extend(row.scale.iter().flat_map(|&scale| [scale, scale]));
+                (&scratch.scale16[..], &x.sum32[..])
+            };
+            let block_input = BlockInput { q: &x.q, scale: &x.scale, sums };
+            let row = BlockRow { q: &row.q[..w.cols], scale16, offset: &row.offset };
+            let tile = &mut scratch.out[..columns.tokens];
+            // SAFETY: as above.
+            unsafe { (kernels.gemm_int8_block)(&row, &block_input, tile) };
+            // SAFETY: `split` gives disjoint ranges inside the columns.
+            unsafe { columns.write(to + i, tile) };
+        }
     }
 }

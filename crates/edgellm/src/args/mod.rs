@@ -21,7 +21,7 @@ pub(crate) use eval::{
     ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
 };
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
-pub(crate) use quantize::QuantizeArgs;
+pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
 pub(crate) use serve::{ModelsArgs, ServeArgs};
 
 /// Language models where there is no GPU.
@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
+    Calibrate(CalibrateArgs),
     Pull(PullArgs),
     Serve(ServeArgs),
     Batch(BatchArgs),

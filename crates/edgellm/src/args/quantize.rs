@@ -34,6 +34,9 @@ pub(crate) struct QuantizeArgs {
     /// The text to calibrate on, UTF-8; a sample of public-domain prose by default
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration_data: Option<PathBuf>,
+    /// Statistics that `edgellm calibrate` has written, instead of a text: sooner done, and not as good
+    #[arg(long, value_name = "FILE", conflicts_with = "calibration_data")]
+    pub(crate) calibration: Option<PathBuf>,
     /// Samples of the text, spread evenly over it; 128 by default, or as many as the text has
     #[arg(long, value_name = "N")]
     pub(crate) num_samples: Option<usize>,
@@ -69,6 +72,41 @@ pub(crate) struct QuantizeArgs {
     #[arg(long)]
     pub(crate) force: bool,
     /// Print one JSON object: path, container, format, method, bits, seconds, peak_memory, resumed, notes, tensors
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Measure what a model's linear layers see of a text, for `edgellm quantize`.
+///
+/// Mean, largest magnitude and second moments of every input, and how much each matrix matters; a safetensors file.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  edgellm calibrate --input model.gguf --output statistics.safetensors --calibration-data text.txt
+  edgellm quantize --input model.gguf --output small.gguf --format ternary --method calibrated --calibration statistics.safetensors --bits 2.5")]
+pub(crate) struct CalibrateArgs {
+    /// A file, a folder, a pulled name, or hf:owner/repo[/file]
+    #[arg(long, short, value_name = "MODEL")]
+    pub(crate) input: String,
+    /// The file to write
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// The text, UTF-8; a sample of public-domain prose by default
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration_data: Option<PathBuf>,
+    /// Samples of the text, spread evenly over it; 128 by default, or as many as the text has
+    #[arg(long, value_name = "N")]
+    pub(crate) num_samples: Option<usize>,
+    /// Tokens of a sample
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) sample_tokens: usize,
+    /// Tokenizer file instead of the model's own: tokenizer.bin, tokenizer.json or a GGUF file
+    #[arg(short = 'z', long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Threads; one a core by default
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Print one JSON object: path, samples, tokens
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -3,6 +3,7 @@
 mod analyze;
 mod batch;
 mod benchmark;
+mod calibrate;
 mod chat;
 mod completions;
 mod convert;
@@ -36,6 +37,7 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Doctor(args) => doctor::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
+        Command::Calibrate(args) => calibrate::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::Serve(args) => serve::run(&args),
         Command::Batch(args) => batch::run(&args),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use engine::LoadOptions;
-use quantize::calibrate::Text;
+use quantize::calibrate::{Statistics, Text};
 use quantize::convert::ConvertError;
 use quantize::quantize::{Format, Method, Options, QuantizeError, Summary, VOCABULARY_TYPES, quantize};
 use serde::Serialize;
@@ -95,6 +95,7 @@ fn options(args: &QuantizeArgs) -> Result<Options> {
             samples: args.num_samples,
             tokens: args.sample_tokens,
         },
+        statistics: args.calibration.as_deref().map(Statistics::open).transpose()?,
         embedding: vocabulary_type("embedding", &args.embedding)?,
         head: vocabulary_type("head", &args.head)?,
         planes: args.planes,

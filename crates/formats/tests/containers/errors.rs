@@ -100,7 +100,8 @@ fn gguf_metadata() {
 #[test]
 fn gguf_tensors() {
     const SUPPORTED: &str = "is not supported; the supported ones are F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, \
-         Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, I8, I16, I32, I64, F64, BF16, TQ1_0, TQ2_0, I2_S, MXFP4";
+         Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, I8, I16, I32, I64, F64, BF16, TQ1_0, TQ2_0, I2_S, MXFP4, TG1, TG2, \
+         BG1";
     let one = |dims: &[u64], ty, offset| Raw::header(3, 1, 0).tensor("w", dims, ty, offset).pad().data(64).0;
     let two = |second: &str, offset| {
         Raw::header(3, 2, 0).tensor("w", &[9], 0, 0).tensor(second, &[9], 0, offset).pad().data(128).0

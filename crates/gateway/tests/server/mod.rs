@@ -1,6 +1,6 @@
 //! A server on a free port, and a client that sees every byte.
 #![allow(dead_code, reason = "each test uses its own part")]
-#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside #[test] functions")]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -86,7 +86,7 @@ pub fn scale_value(code: u8) -> f32 {
         return 0.0;
     }
     // The same exponent and fraction in f32: 2^(e - 24) has a biased exponent of e + 103.
-    f32::from_bits(u32::from(code >> 3) + 103 << 23 | u32::from(code & 7) << 20)
+    f32::from_bits(((u32::from(code >> 3) + 103) << 23) | u32::from(code & 7) << 20)
 }
 
 /// The code of the scale nearest to `scale`; 0 for what is too small, negative or no number.

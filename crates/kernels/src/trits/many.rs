@@ -44,6 +44,15 @@ pub(crate) type Planes = [Fours; PLANES];
 /// A tile's outputs, token by token.
 pub(crate) type TileOut = [[f32; TILE_ROWS]; TOKENS];
 
+/// See [`ManyKernels::finish`].
+pub(crate) type Finish = unsafe fn(
+    &[Tokens16; TILE_ROWS],
+    Option<&[Tokens32; TILE_ROWS]>,
+    &[f32; TOKENS],
+    &[f32; TILE_ROWS],
+    &mut TileOut,
+);
+
 /// The inner loops of one instruction set.
 pub(crate) struct ManyKernels {
     /// Puts the activations of a group's tokens beside each other: `fours[i].0[t]` are columns `4 i .. 4 i + 4` of `x[t]`,
@@ -56,13 +65,7 @@ pub(crate) struct ManyKernels {
     /// Adds the short sums to the long ones (the first time, these are of no meaning), and makes them zero.
     pub(crate) widen: unsafe fn(&mut [Tokens16], &mut [Tokens32], bool),
     /// `out[token][row] = (short + long)[row][token] * x_scale[token] * scale[row]`
-    pub(crate) finish: unsafe fn(
-        &[Tokens16; TILE_ROWS],
-        Option<&[Tokens32; TILE_ROWS]>,
-        &[f32; TOKENS],
-        &[f32; TILE_ROWS],
-        &mut TileOut,
-    ),
+    pub(crate) finish: Finish,
 }
 
 /// Tiles whose sums a thread keeps at once: 440 kB of short sums beside the tables in its second-level cache.

@@ -179,6 +179,11 @@ impl Trits {
         self.cols
     }
 
+    /// Whether many tokens are multiplied by one-to-many tables on this processor.
+    pub fn looks_up_many() -> bool {
+        kernels().trits.is_some_and(|trits| trits.many.is_some())
+    }
+
     /// Bytes in memory.
     pub fn byte_len(&self) -> usize {
         self.lines.len() * LINE + self.scale.len() * 4

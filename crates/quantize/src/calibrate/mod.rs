@@ -5,6 +5,8 @@ mod norm;
 mod samples;
 pub(crate) mod sensitivity;
 mod sequential;
+mod statistics;
 
 pub use samples::{SAMPLE_TOKENS, Text};
 pub(crate) use sequential::{FINAL_NORM, all, norm_name};
+pub use statistics::{Collected, Statistics, collect};

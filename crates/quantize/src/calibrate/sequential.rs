@@ -15,28 +15,32 @@ use kernels::MatmulError;
 use kernels::codec::{encode_row, quantize_row};
 use kernels::row::RowType;
 
-use super::Text;
+use super::Statistics;
 use super::moments::Moments;
 use super::norm::NormFit;
 use crate::convert::exact::check_finite;
-use crate::quantize::{Journal, Plan, Progress, QuantizeError};
+use crate::quantize::{Journal, Options, Plan, Progress, QuantizeError};
 use crate::solve::{Grid, Metric, Products, Rows, solve};
 
 /// Rounds the matrices of the plan that are not in the journal yet; how many were.
 pub(crate) fn all(
     model: &Model,
     plan: &Plan,
-    text: &Text,
+    options: &Options,
     journal: &mut Journal,
     progress: &mut Progress<'_>,
 ) -> Result<usize, QuantizeError> {
-    let samples = text.samples(model)?;
+    let samples = match &options.statistics {
+        Some(_) => Vec::new(),
+        None => options.text.samples(model)?,
+    };
     let context = samples.iter().map(Vec::len).max().unwrap_or(1);
     let done: HashMap<String, WeightMatrix> =
         journal.matrices()?.into_iter().map(|matrix| (matrix.name.clone(), matrix)).collect();
     let mut run = Run {
         model,
         plan,
+        statistics: options.statistics.as_ref(),
         resumed: done.len(),
         done,
         journal,
@@ -63,7 +67,9 @@ pub(crate) fn all(
             run.stage(&mut block, input, progress)?;
         }
     }
-    run.final_norm(&original, &rounded)?;
+    if options.statistics.is_none() {
+        run.final_norm(&original, &rounded)?;
+    }
     Ok(run.resumed)
 }
 
@@ -93,6 +99,8 @@ fn embed(model: &Model, table: &WeightMatrix, ids: &[u32]) -> Result<Vec<f32>, Q
 struct Run<'a> {
     model: &'a Model,
     plan: &'a Plan,
+    /// What takes the place of the streams.
+    statistics: Option<&'a Statistics>,
     /// What an earlier run has made.
     done: HashMap<String, WeightMatrix>,
     journal: &'a mut Journal,
@@ -218,6 +226,10 @@ impl Run<'_> {
         let first = &input.linears(&block.original)[0].weight;
         let (rows, n) = (first.rows, first.cols);
         let wrong = QuantizeError::matrix(&first.name);
+        if let Some(statistics) = self.statistics {
+            let h = statistics.moments(block.l, input, n)?;
+            return Ok(Fit { n, tokens: statistics.tokens()?, cross: h.clone(), h, outputs: false });
+        }
         let outputs = match input {
             Input::Wo => block.original.post_att_norm.is_none() && block.original.wo.bias.is_none(),
             Input::Down => block.original.post_ffn_norm.is_none() && block.original.w2.bias.is_none(),

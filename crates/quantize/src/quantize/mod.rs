@@ -19,7 +19,7 @@ use kernels::row::RowType;
 pub use error::QuantizeError;
 pub use format::{Format, VOCABULARY_TYPES};
 
-use crate::calibrate::{self, Text};
+use crate::calibrate::{self, Statistics, Text};
 use crate::convert::{self, Report, Target, TernaryType};
 pub(crate) use journal::Journal;
 pub(crate) use plan::Plan;
@@ -61,6 +61,8 @@ pub struct Options {
     pub method: Method,
     /// What [`Method::Calibrated`] reads.
     pub text: Text,
+    /// Statistics that take the place of the text: each layer is then fitted to its own outputs in the original model.
+    pub statistics: Option<Statistics>,
     /// Type of the embedding (see [`VOCABULARY_TYPES`]); the format's own by default, in GGUF the input's.
     pub embedding: Option<RowType>,
     /// Type of the classifier, likewise.
@@ -82,6 +84,7 @@ impl Options {
             format,
             method: Method::default(),
             text: Text::shipped(),
+            statistics: None,
             embedding: None,
             head: None,
             planes: 1,
@@ -182,6 +185,9 @@ fn make(
         Some(budget) => {
             let damages = match journal.matrices()?.into_iter().find(|made| made.name == SENSITIVITY) {
                 Some(measured) => measured.to_values().map_err(QuantizeError::matrix(SENSITIVITY))?,
+                None if let Some(statistics) = &options.statistics => {
+                    statistics.sensitivity(calibrate::sensitivity::names(model).count())?
+                }
                 None => {
                     let samples = options.text.samples(model)?;
                     let damages = calibrate::sensitivity::measure(model, &samples, progress)?;
@@ -198,7 +204,7 @@ fn make(
     let resumed = match options.method {
         _ if plan.steps.is_empty() => 0,
         Method::Round => round::all(model, &plan, journal, progress)?,
-        Method::Calibrated => calibrate::all(model, &plan, &options.text, journal, progress)?,
+        Method::Calibrated => calibrate::all(model, &plan, options, journal, progress)?,
     };
     Ok((plan, resumed))
 }
@@ -222,9 +228,15 @@ fn fingerprint(input: &Path, options: &Options) -> Result<String, QuantizeError>
     }
     crc.update(options.text.text.as_bytes());
     let text = Text { text: String::new(), ..options.text.clone() };
-    let how =
-        Options { load: LoadOptions { threads: None, ..options.load.clone() }, text, ..options.clone() };
-    Ok(format!("{} {:08x} {how:?}", env!("CARGO_PKG_VERSION"), crc.finalize()).replace('\n', " "))
+    let statistics = options.statistics.as_ref().map_or(0, Statistics::checksum);
+    let how = Options {
+        load: LoadOptions { threads: None, ..options.load.clone() },
+        text,
+        statistics: None,
+        ..options.clone()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(format!("{version} {:08x} {statistics:08x} {how:?}", crc.finalize()).replace('\n', " "))
 }
 
 /// The bits that a weight takes in a container, its row's scale included.

@@ -110,7 +110,7 @@ fn one(message: ChatMessage, path: &str) -> Result<Message, ApiError> {
         return Err(ApiError::unsupported(format!("{path}.annotations"), "the model reads none"));
     }
     let calls = message.tool_calls.unwrap_or_default();
-    if message.content.is_none() && !(message.role == Role::Assistant && !calls.is_empty()) {
+    if message.content.is_none() && (message.role != Role::Assistant || calls.is_empty()) {
         return Err(ApiError::param(format!("{path}.content"), "this parameter is required"));
     }
     let mut fields = Map::new();
