@@ -75,11 +75,10 @@ def test_format():
         json.loads(free.response)
 
 
-def test_logprobs():
-    answer = client.chat(MODEL, MESSAGES, logprobs=True, top_logprobs=2, options={"temperature": 0, "num_predict": 4})
-    assert len(answer.logprobs) == 4
-    for token in answer.logprobs:
-        assert token.logprob <= 0 and len(token.top_logprobs) == 2 and token.logprob == token.top_logprobs[0].logprob
+def test_logprobs_are_refused_by_name():
+    with pytest.raises(ollama.ResponseError) as refusal:
+        client.chat(MODEL, MESSAGES, logprobs=True, top_logprobs=2, options=OPTIONS)
+    assert refusal.value.status_code == 400 and "logprobs" in refusal.value.error
 
 
 def test_embeddings():
