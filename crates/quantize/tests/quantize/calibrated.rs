@@ -139,7 +139,8 @@ fn statistics_can_be_used_again() {
     assert!(found < plain, "{found}, rounded {plain}");
     let budget = Options { planes: 1, bits: Some(2.2), ..fitted.clone() };
     assert!(measured(&folder, &model, &unseen, &budget).1 <= 2.2);
-    let other = Options { force: true, ..fitted };
+    // That model has a tokenizer of its own.
+    let other = Options { force: true, load: engine::LoadOptions::default(), ..fitted };
     let message =
         quantize(&ours("qwen3-tiny"), &folder.path("a.gguf"), &other, &mut |_, _, _| {}).unwrap_err();
     assert!(message.to_string().contains("of another model?"), "{message}");
