@@ -12,7 +12,6 @@
 //! same bits.
 
 pub(crate) mod many;
-pub(crate) mod many_body;
 mod product;
 
 use std::cell::RefCell;

@@ -5,7 +5,6 @@
 //! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
 
 mod int_tiles;
-mod many;
 mod trits;
 
 use std::arch::x86_64::*;
@@ -29,12 +28,8 @@ pub(crate) const TABLE: Kernels = Kernels {
     int_tiles: Some(int_tiles::int_tile),
 };
 
-static TRITS: TritKernels = TritKernels {
-    tables: trits::tables,
-    lookup: trits::lookup,
-    multiply: trits::multiply,
-    many: Some(&many::MANY),
-};
+static TRITS: TritKernels =
+    TritKernels { tables: trits::tables, lookup: trits::lookup, multiply: trits::multiply, many: None };
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {
