@@ -1,6 +1,6 @@
 //! Serves models over HTTP.
 //!
-//! The way of a request: [`router`] (all routes and layers on one page), validation (`openai`, `ollama`: only what has
+//! The way of a request: `router` (all routes and layers on one page), validation (`openai`, `ollama`: only what has
 //! been validated can be run), the model's own thread (`engine_thread`, one owner of the model, bounded channels), the
 //! scheduler of `engine`, and back through `stream` or `collect`.
 //!

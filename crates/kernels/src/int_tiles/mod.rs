@@ -4,7 +4,7 @@
 //! each row stand beside each other, row after row: what a dot-product instruction takes, without a sum across lanes. A
 //! line of 4-bit codes holds the columns `4 i` to `4 i + 3` in the low and `16 + 4 i` to `16 + 4 i + 3` in the high halves
 //! of its bytes; a line of 8-bit codes, unsigned, holds the columns `4 i` to `4 i + 3`. The further bits of 5- and 6-bit
-//! codes have lines of their own ([`layout::Width`]). Scales lie apart, those of a block together; K-quants keep theirs as
+//! codes have lines of their own (`layout::Width`). Scales lie apart, those of a block together; K-quants keep theirs as
 //! bytes with f16 factors per 256 columns, the products of which are exact in f32.
 //!
 //! Values: `(code - zero) * scale`, or `code * scale + offset`, as the row types have them.
