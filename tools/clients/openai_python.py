@@ -228,7 +228,7 @@ def test_responses():
 
 def test_responses_with_tools_and_schema():
     tool = {"type": "function", "name": "get_weather", "parameters": WEATHER_PARAMETERS, "strict": True}
-    called = client.responses.create(model=MODEL, input="Weather in Oslo?", tools=[tool], tool_choice="required", parallel_tool_calls=False, max_output_tokens=100)
+    called = client.responses.create(model=MODEL, input="Weather in Oslo?", tools=[tool], tool_choice="required", parallel_tool_calls=False, temperature=0, max_output_tokens=100)
     (call,) = [item for item in called.output if item.type == "function_call"]
     check_weather(json.loads(call.arguments))
     text = {"format": {"type": "json_schema", "name": "person", "schema": PERSON_SCHEMA, "strict": True}}

@@ -128,20 +128,18 @@ impl Scan {
             rows.push((i * FIRST_OF + at) as u32);
         }
         let mut deviations = DEVIATIONS;
-        let mut to_beat = f32::INFINITY;
+        let mut to_beat = None;
         loop {
             exact.resize(rows.len(), 0.0);
             matmul_rows(team, classifier, rows, input, form, exact)?;
             let worst = rows.iter().zip(exact.iter()).fold(0.0f32, |worst, (&r, exact)| {
                 worst.max((exact - logits[r as usize]).abs() / deviation(r as usize))
             });
-            let first = to_beat == f32::INFINITY;
-            if !first && worst * SAFETY <= deviations {
+            if to_beat.is_some() && worst * SAFETY <= deviations {
                 break;
             }
-            if first {
-                to_beat = exact.iter().fold(f32::NEG_INFINITY, |best, &x| best.max(x));
-            }
+            let to_beat =
+                *to_beat.get_or_insert_with(|| exact.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             deviations = deviations.max(worst * SAFETY * SAFETY);
             find_possible(logits, to_beat - window, |r| deviations * deviation(r), rows);
             if rows.len() > logits.len() / MOST {
@@ -174,3 +172,95 @@ fn find_possible(logits: &[f32], to_beat: f32, margin: impl Fn(usize) -> f32, ro
 
 /// Rows that are looked at together.
 const PIECE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ROWS: usize = MIN_ROWS + 100;
+    const COLS: usize = 32;
+
+    /// The logits of a classifier of floats by the scan, and by the classifier itself.
+    fn both(weights: &[f32], input: &[f32], window: f32) -> (Vec<f32>, Vec<f32>) {
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let classifier = Matrix::new(RowType::F32, ROWS, COLS, &bytes).unwrap();
+        let team = Team::new(2);
+        let mut activations = Activations::default();
+        activations.load(input, 1, COLS);
+        let (mut scanned, mut exact) = (vec![0.0; ROWS], vec![0.0; ROWS]);
+        matmul(&team, &classifier, &mut activations, ActivationForm::F32, &mut exact).unwrap();
+        match Scan::new(&classifier, 2, &mut Arena::default()) {
+            Some(scan) => scan
+                .logits(
+                    &classifier,
+                    &team,
+                    &mut activations,
+                    ActivationForm::F32,
+                    window,
+                    &mut ScanBuffers::default(),
+                    &mut scanned,
+                )
+                .unwrap(),
+            // This processor has no kernels for the copy: then a model has no scan either.
+            None => scanned.copy_from_slice(&exact),
+        }
+        (scanned, exact)
+    }
+
+    fn best(logits: &[f32]) -> usize {
+        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap()
+    }
+
+    /// Values of a fixed sequence in -1..1.
+    fn noise(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+        std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / (1u64 << 31) as f32 - 1.0
+        })
+        .take(count)
+        .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+        #[test]
+        fn the_best_row_is_exact(seed in 1u32.., window in prop_oneof![Just(0.0), Just(LIKELY)]) {
+            let (scanned, exact) = both(&noise(ROWS * COLS, seed), &noise(COLS, !seed), window);
+            let first = best(&exact);
+            prop_assert_eq!(best(&scanned), first);
+            for r in (0..ROWS).filter(|&r| exact[r] >= exact[first] - window) {
+                prop_assert_eq!(scanned[r], exact[r], "row {}", r);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_finite_show() {
+        for row in [0, 5000, ROWS - 1] {
+            for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                let mut weights = noise(ROWS * COLS, 7);
+                weights[row * COLS] = value;
+                let (scanned, exact) = both(&weights, &noise(COLS, 8), 0.0);
+                assert!(
+                    !exact[row].is_finite() && !scanned[row].is_finite(),
+                    "row {row} of {value}: {}",
+                    scanned[row]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_zeros_is_scanned_without_error() {
+        let mut weights = noise(ROWS * COLS, 9);
+        weights[..COLS].fill(0.0);
+        let (scanned, exact) = both(&weights, &noise(COLS, 10), 0.0);
+        assert_eq!((scanned[0], best(&scanned)), (0.0, best(&exact)));
+        let (scanned, _) = both(&vec![0.0; ROWS * COLS], &noise(COLS, 10), LIKELY);
+        assert!(scanned.iter().all(|&logit| logit == 0.0));
+    }
+}
