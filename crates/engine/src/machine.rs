@@ -102,7 +102,7 @@ pub fn kernel_choices() -> Vec<KernelChoice> {
     } else {
         choices.push(by_row("quantized", "int8 activations with a scale for each 32"));
     }
-    if Trits::takes(RowType::Ternary16) {
+    if Trits::are_known() {
         let how = "five weights a byte index tables of partial sums: measured fastest for one token";
         choices.push(tiles("ternary, decode", "lookup", how));
         let how = "dot-product instructions: measured fastest for several tokens at once";
@@ -122,7 +122,8 @@ impl Model {
     /// that form; `auto` means lookup for one token and multiply for several.
     pub fn kernel_family(&self) -> &'static str {
         let matrix = self.weights.layers.first().map(|layer| &layer.w1.weight);
-        let tiled = matrix.is_some_and(|m| Trits::takes(m.row_type) || IntTiles::takes(m.row_type));
+        let tiled = matrix
+            .is_some_and(|m| m.view().is_ok_and(|view| Trits::takes(&view)) || IntTiles::takes(m.row_type));
         match matrix.map(|matrix| &matrix.storage) {
             Some(Storage::Trits(trits)) => match trits.family() {
                 Family::Auto => "auto",

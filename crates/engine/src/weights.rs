@@ -104,6 +104,10 @@ impl WeightMatrix {
             None => IntTiles::pack(&matrix, threads, arena, &done).map(Storage::Ints),
         };
         if let Some(packed) = packed {
+            if matches!(packed, Storage::Trits(_)) {
+                // Whatever the file calls them: their input is rounded by the token.
+                self.row_type = RowType::Ternary32;
+            }
             bytes.release(0..usize::MAX);
             self.storage = packed;
         }
@@ -112,7 +116,7 @@ impl WeightMatrix {
     /// Bytes that it would take in tiles, if it is not in tiles and there are any for it.
     fn packed_bytes(&self) -> Option<usize> {
         let rows = matches!(self.storage, Storage::Rows(_)) && self.rows >= MIN_PACKED_ROWS;
-        let bytes = Trits::bytes_for(self.row_type, self.rows, self.cols);
+        let bytes = self.view().ok().and_then(|matrix| Trits::bytes_for(&matrix));
         bytes.or_else(|| IntTiles::bytes_for(self.row_type, self.rows, self.cols)).filter(|_| rows)
     }
 

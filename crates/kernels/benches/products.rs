@@ -57,6 +57,12 @@ fn prefill_ternary(bencher: Bencher<'_, '_>, family: Family) {
     product(bencher, RowType::Ternary32, 768, 768, 64, family);
 }
 
+/// Tokens of several sequences, one of each.
+#[divan::bench(args = [Family::Lookup, Family::Multiply], consts = [2, 4, 8, 16], sample_count = 20)]
+fn batch_ternary<const TOKENS: usize>(bencher: Bencher<'_, '_>, family: Family) {
+    product(bencher, RowType::Ternary32, 1 << 12, 2560, TOKENS, family);
+}
+
 #[divan::bench(args = TYPES, sample_count = 20)]
 fn prefill(bencher: Bencher<'_, '_>, ty: RowType) {
     product(bencher, ty, 768, 768, 64, Family::Auto);

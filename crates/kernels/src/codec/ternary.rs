@@ -69,6 +69,14 @@ pub(crate) fn split_row(row_type: RowType, bytes: &[u8]) -> (f32, &[u8]) {
     }
 }
 
+/// Whether all blocks of a row have the same scale: files of models that were trained to be ternary do, for they have
+/// one scale a matrix. `row_type`: TQ1_0 or TQ2_0, whose blocks end with their scale.
+pub(crate) fn has_one_scale(row_type: RowType, row: &[u8]) -> bool {
+    let mut scales = row.chunks_exact(row_type.block().1).map(|block| block.last_chunk::<2>());
+    let first = scales.next();
+    scales.all(|scale| Some(scale) == first)
+}
+
 /// The four weights of a byte of T-MAC codes.
 #[inline(always)]
 pub(crate) fn decode_byte(byte: u8) -> [i8; 4] {

@@ -18,6 +18,7 @@ use std::cell::RefCell;
 
 use crate::arena::{Arena, Done, Lines, ROWS_AT_ONCE};
 use crate::codec::UnpackedRow;
+use crate::codec::ternary::has_one_scale;
 use crate::dispatch::kernels;
 use crate::matmul::{MatmulError, Matrix};
 use crate::row::RowType;
@@ -98,16 +99,30 @@ pub struct Trits {
 }
 
 impl Trits {
-    /// Whether this processor has kernels for tiles and rows of this type can be put into them: ternary with one scale.
-    pub fn takes(row_type: RowType) -> bool {
-        kernels().trits.is_some() && matches!(row_type, RowType::Ternary16 | RowType::Ternary32)
+    /// Whether this processor has kernels for tiles.
+    pub fn are_known() -> bool {
+        kernels().trits.is_some()
     }
 
-    /// Bytes in memory of a matrix in tiles; `None` where [`Trits::takes`] says no or the size overflows.
-    pub fn bytes_for(row_type: RowType, rows: usize, cols: usize) -> Option<usize> {
-        let lines = cols.div_ceil(COLS_PER_BLOCK) * LINES_PER_BLOCK;
-        let bytes = rows.div_ceil(TILE_ROWS).checked_mul(lines)?.checked_mul(LINE)?;
-        bytes.checked_add(rows * 4).filter(|_| Self::takes(row_type))
+    /// Whether this processor has kernels for tiles and the rows of `matrix` can be put into them: ternary, and with one
+    /// scale each.
+    pub fn takes(matrix: &Matrix<'_>) -> bool {
+        let row_type = matrix.row_type();
+        Self::are_known()
+            && match row_type {
+                RowType::Ternary16 | RowType::Ternary32 => true,
+                RowType::TQ1_0 | RowType::TQ2_0 => {
+                    (0..matrix.rows()).all(|r| has_one_scale(row_type, matrix.row(r)))
+                }
+                _ => false,
+            }
+    }
+
+    /// Bytes in memory of `matrix` in tiles; `None` where [`Trits::takes`] says no.
+    pub fn bytes_for(matrix: &Matrix<'_>) -> Option<usize> {
+        let lines = matrix.cols().div_ceil(COLS_PER_BLOCK) * LINES_PER_BLOCK;
+        let bytes = matrix.rows().div_ceil(TILE_ROWS) * lines * LINE;
+        Self::takes(matrix).then_some(bytes + matrix.rows() * 4)
     }
 
     /// Packs the rows of `matrix` on `threads` threads; `None` where [`Trits::takes`] says no, a code is
@@ -119,7 +134,7 @@ impl Trits {
         arena: &mut Arena,
         done: Done<'_>,
     ) -> Option<Self> {
-        if !Self::takes(matrix.row_type()) {
+        if !Self::takes(matrix) {
             return None;
         }
         Self::pack_rows(matrix.rows(), matrix.cols(), family, threads, arena, &|r, weights| {

@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::{PREFETCH, load};
-use crate::trits::{BYTES_PER_BLOCK, COLS_PER_BLOCK, LINE, Line, PLANES, TILE_ROWS, Table, digits_of_byte};
+use crate::trits::{BYTES_PER_BLOCK, COLS_PER_BLOCK, LINE, Line, TILE_ROWS, Table, digits_of_byte};
 
 /// Blocks whose partial sums fit into 16 bits: 12 * 20 columns * 127 = 30480.
 const BLOCKS_IN_16_BITS: usize = i16::MAX as usize / (COLS_PER_BLOCK * 127);
@@ -187,43 +187,17 @@ fn lookup_tiles<const N: usize>(tiles: [&[Line]; N], tables: &[Table]) -> [[i32;
     out
 }
 
-/// Decodes a tile into digits that `vpdpbusd` takes: per four columns two lines, rows 0-3, 8-11, 16-19, 24-27 and the
-/// others, a row's four digits beside each other.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn decode(tile: &[Line], digits: &mut [[Line; 2]]) {
-    let first = Bytes256::load(&SPLIT.first_fields);
-    let last = Bytes256::load(&SPLIT.last_fields);
-    let field = _mm512_set1_epi8(3);
-    for (lines, digits) in tile.as_chunks::<2>().0.iter().zip(digits.as_chunks_mut::<PLANES>().0) {
-        let (v0, v1) = (load(&lines[0]), load(&lines[1]));
-        for (half, v) in
-            [_mm512_unpacklo_epi16(v0, v1), _mm512_unpackhi_epi16(v0, v1)].into_iter().enumerate()
-        {
-            let upper = _mm512_movepi8_mask(v);
-            let (a, b) = (first.look_up(v, upper), last.look_up(v, upper));
-            let planes =
-                [a, _mm512_srli_epi16::<2>(a), _mm512_srli_epi16::<4>(a), b, _mm512_srli_epi16::<2>(b)];
-            for (digits, plane) in digits.iter_mut().zip(planes) {
-                let plane = _mm512_and_si512(plane, field);
-                // SAFETY: the reference covers the 64 bytes that the store writes.
-                unsafe { _mm512_storeu_si512(digits[half].0.as_mut_ptr().cast(), plane) };
-            }
-        }
-    }
-}
-
-/// Several tokens against one tile.
+/// Several tokens against one tile. The trits are decoded in registers, next to the products: writing them down for all
+/// tokens would cost more than decoding them again for every eighth one.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
 pub(super) fn multiply(
     tile: &[Line],
     xs: &[i8],
     minus_sums: &[i32],
-    digits: &mut [[Line; 2]],
+    _digits: &mut [[Line; 2]],
     sums: &mut [[i32; TILE_ROWS]],
 ) {
-    decode(tile, digits);
-    let digits = &*digits;
-    let cols = digits.len() * 4;
+    let cols = tile.len() / 2 * COLS_PER_BLOCK;
     let x = |t: usize| &xs[t * cols..][..cols];
     let mut t = 0;
     while t < sums.len() {
@@ -232,13 +206,12 @@ pub(super) fn multiply(
             ($($i:literal)+) => {{
                 let xs = [$(x(t + $i)),+];
                 let start = [$(minus_sums[t + $i]),+];
-                let out = multiply_tokens(digits, xs, start);
+                let out = multiply_tokens(tile, xs, start);
                 sums[t..t + out.len()].copy_from_slice(&out);
                 t += out.len();
             }};
         }
         match n {
-            12.. => tokens!(0 1 2 3 4 5 6 7 8 9 10 11),
             8.. => tokens!(0 1 2 3 4 5 6 7),
             4.. => tokens!(0 1 2 3),
             2.. => tokens!(0 1),
@@ -248,21 +221,35 @@ pub(super) fn multiply(
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn multiply_tokens<const T: usize>(
-    digits: &[[Line; 2]],
-    xs: [&[i8]; T],
-    start: [i32; T],
-) -> [[i32; TILE_ROWS]; T] {
-    let mut low = start.map(|sum| _mm512_set1_epi32(sum));
-    let mut high = low;
-    let xs = xs.map(|x| &x.as_chunks::<4>().0[..digits.len()]);
-    for (k, digits) in digits.iter().enumerate() {
-        let (w0, w1) = (load(&digits[0]), load(&digits[1]));
-        for t in 0..T {
-            let x = _mm512_set1_epi32(i32::from_le_bytes(xs[t][k].map(|x| x as u8)));
-            low[t] = _mm512_dpbusd_epi32(low[t], w0, x);
-            high[t] = _mm512_dpbusd_epi32(high[t], w1, x);
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
+fn multiply_tokens<const T: usize>(tile: &[Line], xs: [&[i8]; T], start: [i32; T]) -> [[i32; TILE_ROWS]; T] {
+    let (first, last) = (Bytes256::load(&SPLIT.first_fields), Bytes256::load(&SPLIT.last_fields));
+    let field = _mm512_set1_epi8(3);
+    // The rows 0-3, 8-11, 16-19, 24-27, and the others.
+    let mut sums = [start.map(|sum| _mm512_set1_epi32(sum)); 2];
+    let tile = tile.as_chunks::<2>().0;
+    let xs = xs.map(|x| &x.as_chunks::<COLS_PER_BLOCK>().0[..tile.len()]);
+    for (b, lines) in tile.iter().enumerate() {
+        // A hint: no address is wrong.
+        let ahead = lines.as_ptr().wrapping_byte_add(PREFETCH);
+        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_byte_add(LINE).cast());
+        let (v0, v1) = (load(&lines[0]), load(&lines[1]));
+        // Four bytes of a row beside each other.
+        let halves = [_mm512_unpacklo_epi16(v0, v1), _mm512_unpackhi_epi16(v0, v1)];
+        for (sums, v) in sums.iter_mut().zip(halves) {
+            let upper = _mm512_movepi8_mask(v);
+            let (a, b3) = (first.look_up(v, upper), last.look_up(v, upper));
+            let planes =
+                [a, _mm512_srli_epi16::<2>(a), _mm512_srli_epi16::<4>(a), b3, _mm512_srli_epi16::<2>(b3)];
+            for (k, plane) in planes.into_iter().enumerate() {
+                let digits = _mm512_and_si512(plane, field);
+                for t in 0..T {
+                    let four = xs[t][b].as_chunks::<4>().0[k].map(|x| x as u8);
+                    sums[t] =
+                        _mm512_dpbusd_epi32(sums[t], digits, _mm512_set1_epi32(i32::from_le_bytes(four)));
+                }
+            }
         }
     }
     let (first, second) =
@@ -270,8 +257,8 @@ fn multiply_tokens<const T: usize>(
     let mut out = [[0; TILE_ROWS]; T];
     for t in 0..T {
         let [rows0, rows16] = out[t].as_chunks_mut::<16>().0 else { continue };
-        store_i32(rows0, _mm512_permutex2var_epi64(low[t], first, high[t]));
-        store_i32(rows16, _mm512_permutex2var_epi64(low[t], second, high[t]));
+        store_i32(rows0, _mm512_permutex2var_epi64(sums[0][t], first, sums[1][t]));
+        store_i32(rows16, _mm512_permutex2var_epi64(sums[0][t], second, sums[1][t]));
     }
     out
 }
