@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use kernels::int_tiles::{IntTiles, matmul_int_tiles};
 use kernels::matmul::{matmul, matmul_rows};
+use kernels::ops::argmax;
 use kernels::{ActivationForm, Activations, Arena, MatmulError, Matrix, RowType, Team};
 
 /// Smaller vocabularies are not worth a scan.
@@ -123,9 +124,7 @@ impl Scan {
         let deviation = |r: usize| self.error[r] * length;
         rows.clear();
         for (i, logits) in logits.chunks(FIRST_OF).enumerate() {
-            let best = logits.iter().fold(f32::NEG_INFINITY, |best, &x| best.max(x));
-            let at = logits.iter().position(|&x| x == best).unwrap_or(0);
-            rows.push((i * FIRST_OF + at) as u32);
+            rows.push((i * FIRST_OF + argmax(logits)) as u32);
         }
         let mut deviations = DEVIATIONS;
         let mut to_beat = None;

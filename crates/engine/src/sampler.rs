@@ -144,6 +144,9 @@ impl Sampler {
 
     /// Chooses the next token from finite `logits`, `[vocab_size]`.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
+        if self.is_greedy() && self.sampling.logit_bias.is_empty() && !self.penalizes() {
+            return argmax(logits);
+        }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         self.penalize();
@@ -165,8 +168,17 @@ impl Sampler {
         self.choose()
     }
 
+    fn is_greedy(&self) -> bool {
+        self.sampling.temperature == 0.0 || self.sampling.top_k == 1
+    }
+
+    fn penalizes(&self) -> bool {
+        let s = &self.sampling;
+        s.repetition_penalty != 1.0 || s.frequency_penalty != 0.0 || s.presence_penalty != 0.0
+    }
+
     fn choose(&mut self) -> u32 {
-        if self.sampling.temperature == 0.0 || self.sampling.top_k == 1 {
+        if self.is_greedy() {
             return argmax(&self.logits);
         }
         self.collect_candidates();
@@ -178,7 +190,7 @@ impl Sampler {
         for &(id, bias) in &s.logit_bias {
             self.logits[id as usize] += bias;
         }
-        if s.repetition_penalty == 1.0 && s.frequency_penalty == 0.0 && s.presence_penalty == 0.0 {
+        if !self.penalizes() {
             return;
         }
         let window = &self.seen[self.seen.len().saturating_sub(s.penalty_window)..];
@@ -197,7 +209,7 @@ impl Sampler {
     /// likely first unless all may be drawn.
     fn collect_candidates(&mut self) {
         let s = &self.sampling;
-        let max = self.logits.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+        let max = kernels::ops::max(&self.logits);
         self.candidates.clear();
         let all = self.logits.iter().enumerate();
         self.candidates.extend(all.map(|(id, &x)| (id as u32, ((x - max) / s.temperature).exp())));
@@ -249,13 +261,7 @@ impl Sampler {
 
 /// Index of the largest value, the first of equals.
 pub fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, &x) in logits.iter().enumerate() {
-        if x > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
+    kernels::ops::argmax(logits) as u32
 }
 
 #[cfg(test)]

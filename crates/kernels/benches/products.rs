@@ -63,6 +63,11 @@ fn batch_ternary<const TOKENS: usize>(bencher: Bencher<'_, '_>, family: Family) 
     product(bencher, RowType::Ternary32, 1 << 12, 2560, TOKENS, family);
 }
 
+#[divan::bench(args = [RowType::Q4_0, RowType::Q4_1, RowType::Q6_K], sample_count = 20)]
+fn batch_of_8(bencher: Bencher<'_, '_>, ty: RowType) {
+    product(bencher, ty, 1 << 13, 2560, 8, Family::Auto);
+}
+
 #[divan::bench(args = TYPES, sample_count = 20)]
 fn prefill(bencher: Bencher<'_, '_>, ty: RowType) {
     product(bencher, ty, 768, 768, 64, Family::Auto);

@@ -28,6 +28,8 @@ pub(crate) struct VectorOps {
     pub(crate) to_f16: unsafe fn(&[f32], &mut [u16]),
     /// The largest magnitude, NaN left out.
     pub(crate) absmax: unsafe fn(&[f32]) -> f32,
+    /// See [`crate::ops::max`].
+    pub(crate) max: unsafe fn(&[f32]) -> f32,
     /// Rounds `x / scale` to int8, to 0 where the scale is 0.
     pub(crate) to_i8: unsafe fn(&[f32], f32, &mut [i8]),
     /// See [`crate::attention::page::attend_page`].
@@ -60,6 +62,7 @@ macro_rules! vector_ops {
             quantize: compiled::quantize,
             to_f16: compiled::to_f16,
             absmax: compiled::absmax,
+            max: compiled::max,
             to_i8: compiled::to_i8,
             attend_page: compiled::attend_page,
             multiply_floats: compiled::multiply_floats,
@@ -114,6 +117,11 @@ macro_rules! vector_ops {
             $(#[target_feature(enable = $features)])?
             pub(super) fn absmax(x: &[f32]) -> f32 {
                 body::absmax::<V>(x)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn max(x: &[f32]) -> f32 {
+                body::max::<V>(x)
             }
 
             $(#[target_feature(enable = $features)])?

@@ -95,6 +95,16 @@ pub(crate) fn absmax<V: Vector>(x: &[f32]) -> f32 {
     load_any::<V>(tail).abs().max(max).max_lane()
 }
 
+#[inline(always)]
+pub(crate) fn max<V: Vector>(x: &[f32]) -> f32 {
+    let (lanes, tail) = x.as_chunks::<LANES>();
+    let mut max = [V::splat(f32::NEG_INFINITY); 2];
+    for (i, x) in lanes.iter().enumerate() {
+        max[i % 2] = V::load(x).max(max[i % 2]);
+    }
+    tail.iter().fold(max[0].max(max[1]).max_lane(), |max, &x| if x > max { x } else { max })
+}
+
 /// `x * multiplier` rounded to integers within +-127, NaN to 0.
 #[inline(always)]
 fn to_integers<V: Vector>(x: V, multiplier: f32) -> V {

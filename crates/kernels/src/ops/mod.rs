@@ -112,5 +112,25 @@ pub fn add_on(team: &Team, x: &mut [f32], y: &[f32]) {
     team.for_each_chunk(x, CHUNK, work, &|i, x| add(x, &y[i * CHUNK..][..x.len()]));
 }
 
+/// The greatest element, NaN left out; minus infinity where there is none.
+pub fn max(x: &[f32]) -> f32 {
+    // SAFETY: `vector_ops()` gives only functions that this processor can run.
+    unsafe { (vector_ops().max)(x) }
+}
+
+/// Index of the greatest element, the first of equals, NaN left out; 0 where there is none.
+pub fn argmax(x: &[f32]) -> usize {
+    let (mut best, mut at) = (f32::NEG_INFINITY, 0);
+    for (i, chunk) in x.chunks(CHUNK).enumerate() {
+        let max = max(chunk);
+        if max > best {
+            (best, at) = (max, i);
+        }
+    }
+    let first = at * CHUNK;
+    let inside = x.get(first..).and_then(|rest| rest.iter().position(|&x| x == best));
+    inside.map_or(0, |inside| first + inside)
+}
+
 #[cfg(test)]
 mod tests;

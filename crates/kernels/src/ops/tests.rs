@@ -53,6 +53,26 @@ fn norms_are_those_of_the_definition_everywhere() {
     }
 }
 
+#[test]
+fn the_greatest_element_is_found_everywhere() {
+    for n in LENGTHS {
+        for at in [0, n / 2, n - 1] {
+            let mut x = values(n, 3);
+            x[at] = 9.0;
+            x[(at + 1) % n] = if n > 1 { f32::NAN } else { 9.0 };
+            let ops_max = |x: &Vec<f32>| {
+                // SAFETY: only tables that this processor can run are available.
+                same_bits(&vec![0.0], |ops, out| out[0] = unsafe { (ops.max)(x) })[0]
+            };
+            assert_eq!(ops_max(&x), 9.0);
+            assert_eq!(argmax(&x), at);
+            assert_eq!(ops_max(&vec![f32::NAN; n]), f32::NEG_INFINITY);
+        }
+    }
+    assert_eq!((max(&[]), argmax(&[]), argmax(&[f32::NAN])), (f32::NEG_INFINITY, 0, 0));
+    assert_eq!(argmax(&[&vec![1.0; 5000][..], &[2.0, 2.0]].concat()), 5000, "the first of equals");
+}
+
 /// The definitions in f64.
 fn truth(activation: Activation, x: f64) -> f64 {
     match activation {
