@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use std::marker::PhantomData;
 
 use crate::arch::ops_neon::Neon;
-use crate::int_tiles::body::Codes;
+use crate::int_tiles::body::{self, Codes};
 use crate::trits::Line;
 
 /// Adds the products of neighbouring bytes, four by four, to the sums in their order.
@@ -89,19 +89,21 @@ impl<D: AddDots> Codes for NeonCodes<D> {
     }
 
     #[inline(always)]
-    fn add_dots<const BITS: u32>(
-        mut sums: [int32x4_t; 4],
+    fn add_dots<const BITS: u32, const T: usize>(
+        sums: &mut [[int32x4_t; 4]; T],
         codes: &[Self; 4],
-        x: &[[i8; 4]; 4],
-    ) -> [int32x4_t; 4] {
-        for (codes, x) in codes.iter().zip(x) {
-            let x = neon!(vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(|x| x as u8)))));
-            for (sums, &part) in sums.iter_mut().zip(&codes.0) {
-                let part = if BITS == 8 { neon!(veorq_u8(part, vdupq_n_u8(128))) } else { part };
-                *sums = D::add_dots(*sums, neon!(vreinterpretq_s8_u8(part)), x);
+        x: &[[i8; 32]; T],
+        half: usize,
+    ) {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for (i, codes) in codes.iter().enumerate() {
+                let x = neon!(vreinterpretq_s8_s32(vdupq_n_s32(body::four(x, half, i))));
+                for (sums, &part) in sums.iter_mut().zip(&codes.0) {
+                    let part = if BITS == 8 { neon!(veorq_u8(part, vdupq_n_u8(128))) } else { part };
+                    *sums = D::add_dots(*sums, neon!(vreinterpretq_s8_u8(part)), x);
+                }
             }
         }
-        sums
     }
 
     #[inline(always)]

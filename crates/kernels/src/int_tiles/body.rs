@@ -3,8 +3,8 @@
 //! For each row and token the blocks are added in their order, one fused multiply-add for each scale and each thing added,
 //! whatever the batch: no bit depends on it.
 
+use super::input::{GROUP, IntBlock, IntGroup, IntInput};
 use super::layout::{IntTile, SUPER_BLOCK, Scaling, TILE_ROWS, Width};
-use super::product::IntInput;
 use crate::trits::{LINE, Line};
 use crate::vector::Vector;
 
@@ -28,8 +28,14 @@ pub(crate) trait Codes: Copy {
     /// Shifted right; likewise into the upper bits.
     fn right<const N: i32>(self) -> Self;
     fn splat(sum: i32) -> Self::Sums;
-    /// Adds to each row's sum the products of its codes in four lines with sixteen activations. Codes have `BITS` bits.
-    fn add_dots<const BITS: u32>(sums: Self::Sums, codes: &[Self; 4], x: &[[i8; 4]; 4]) -> Self::Sums;
+    /// Adds to each row's sums, one a token, the products of its codes in four lines with that half of the token's
+    /// activations. Codes have `BITS` bits.
+    fn add_dots<const BITS: u32, const T: usize>(
+        sums: &mut [Self::Sums; T],
+        codes: &[Self; 4],
+        x: &[[i8; 32]; T],
+        half: usize,
+    );
     fn to_floats(sums: Self::Sums) -> Self::Floats;
     /// Asks for what lies a little behind the line.
     fn prefetch(line: &Line);
@@ -39,6 +45,8 @@ pub(crate) trait Codes: Copy {
 pub(crate) trait Bits {
     const WIDTH: Width;
     const BITS: u32;
+    /// Whether the lines are those of the tile, which come from far away.
+    const STORED: bool = true;
     /// The codes of a block's first and second 16 columns. `lines` are those of the block.
     fn decode<C: Codes>(lines: &[Line]) -> [[C; 4]; 2];
 }
@@ -133,8 +141,8 @@ impl Bits for Eight {
     }
 }
 
-/// A tile against all tokens, `T` at a time. A single token meets the codes as they are stored; for several the tile is
-/// decoded once, into `codes`.
+/// A tile against all tokens, at most `T` at a time. Tokens that are taken all at once meet the codes as they are stored;
+/// otherwise the tile is decoded once, into `codes`.
 #[inline(always)]
 pub(crate) fn int_tile<C: Codes, const T: usize>(
     tile: &IntTile<'_>,
@@ -166,17 +174,20 @@ fn all_tokens<C: Codes, B: Bits, const SCALING: u8, const T: usize>(
     codes: &mut Vec<[Line; 8]>,
     out: &mut [[f32; TILE_ROWS]],
 ) {
-    if let [out] = out {
-        [*out] = tokens::<C, B, SCALING, 1>(tile, tile.lines, input, 0);
-        return;
+    let blocks = tile.scales.len();
+    let at_once = input.tokens == T || input.tokens == 1;
+    if at_once && let Some(group) = input.groups(blocks).next() {
+        return group_of_tokens::<C, B, SCALING, T>(tile, tile.lines, group, out);
     }
     let codes = if B::BITS == 8 {
         tile.lines
     } else {
-        let blocks = tile.scales.len();
         codes.resize(blocks.max(codes.len()), [Line([0; LINE]); 8]);
         let codes = &mut codes[..blocks];
         for (lines, codes) in tile.lines.chunks_exact(B::WIDTH.lines()).zip(codes.iter_mut()) {
+            for line in lines {
+                C::prefetch(line);
+            }
             let [low, high] = B::decode::<C>(lines);
             for i in 0..4 {
                 low[i].store(&mut codes[i]);
@@ -186,19 +197,32 @@ fn all_tokens<C: Codes, B: Bits, const SCALING: u8, const T: usize>(
         codes.as_flattened()
     };
     // Decoded codes lie as those of eight bits do, but keep the bits that they have.
+    for (group, out) in input.groups(blocks).zip(out.chunks_mut(GROUP)) {
+        group_of_tokens::<C, Decoded<B>, SCALING, T>(tile, codes, group, out);
+    }
+}
+
+/// A group of tokens against the codes in `lines`.
+#[inline(always)]
+fn group_of_tokens<C: Codes, B: Bits, const SCALING: u8, const T: usize>(
+    tile: &IntTile<'_>,
+    lines: &[Line],
+    group: IntGroup<'_>,
+    out: &mut [[f32; TILE_ROWS]],
+) {
     let mut t = 0;
     while t + T <= out.len() {
-        let sums = tokens::<C, Decoded<B>, SCALING, T>(tile, codes, input, t);
+        let sums = tokens::<C, B, SCALING, T>(tile, lines, group, t);
         out[t..t + T].copy_from_slice(&sums);
         t += T;
     }
-    while t + 2 <= out.len() {
-        let sums = tokens::<C, Decoded<B>, SCALING, 2>(tile, codes, input, t);
+    while T > 2 && t + 2 <= out.len() {
+        let sums = tokens::<C, B, SCALING, 2>(tile, lines, group, t);
         out[t..t + 2].copy_from_slice(&sums);
         t += 2;
     }
     if t < out.len() {
-        [out[t]] = tokens::<C, Decoded<B>, SCALING, 1>(tile, codes, input, t);
+        [out[t]] = tokens::<C, B, SCALING, 1>(tile, lines, group, t);
     }
 }
 
@@ -208,6 +232,7 @@ struct Decoded<B>(std::marker::PhantomData<B>);
 impl<B: Bits> Bits for Decoded<B> {
     const WIDTH: Width = Width::Eight;
     const BITS: u32 = B::BITS;
+    const STORED: bool = false;
 
     #[inline(always)]
     fn decode<C: Codes>(lines: &[Line]) -> [[C; 4]; 2] {
@@ -235,59 +260,54 @@ fn factors<V: Vector, const SCALING: u8>(tile: &IntTile<'_>, b: usize) -> ([V; 2
     }
 }
 
-/// `T` tokens from `first` on against the codes in `lines`.
+/// `T` tokens of a group, from `first` on, against the codes in `lines`.
 #[inline(always)]
 fn tokens<C: Codes, B: Bits, const SCALING: u8, const T: usize>(
     tile: &IntTile<'_>,
     lines: &[Line],
-    input: IntInput<'_>,
+    group: IntGroup<'_>,
     first: usize,
 ) -> [[f32; TILE_ROWS]; T] {
-    let blocks = tile.scales.len();
     let by_halves = SCALING == Scaling::SuperHalves as u8;
     let adds = SCALING == Scaling::Affine as u8 || SCALING == Scaling::Super as u8;
     // What is left to subtract of a code of 0.
     let zero = if B::BITS == 8 { tile.shape.zero - C::ZERO_OF_EIGHT } else { tile.shape.zero };
-    let lines = lines.chunks_exact(B::WIDTH.lines());
-    let x: [&[[i8; 32]]; T] =
-        std::array::from_fn(|t| &input.q.as_chunks::<32>().0[(first + t) * blocks..][..blocks]);
-    let x_scale: [&[f32]; T] = std::array::from_fn(|t| &input.scale[(first + t) * blocks..][..blocks]);
-    let x_sum: [&[[i32; 2]]; T] =
-        std::array::from_fn(|t| &input.integers.as_chunks::<2>().0[(first + t) * blocks..][..blocks]);
-    let x_scaled: [&[f32]; T] = std::array::from_fn(|t| &input.scaled_sum[(first + t) * blocks..][..blocks]);
     let mut sums = [C::Floats::splat(0.0); T];
-    for (b, lines) in lines.enumerate().take(blocks) {
-        if T == 1 {
+    for (b, lines) in lines.chunks_exact(B::WIDTH.lines()).enumerate() {
+        if B::STORED {
             for line in lines {
                 C::prefetch(line);
             }
         }
+        // Tokens stand beside each other: one address, and every other one a constant away from it.
+        let Some(IntBlock { x, integers, scale: x_scale, scaled_sum }) = group.block::<T>(b, first) else {
+            break;
+        };
         let codes = B::decode::<C>(lines);
         let (scales, added) = factors::<C::Floats, SCALING>(tile, b);
         if by_halves {
             for (half, codes) in codes.iter().enumerate() {
+                let mut dots = [C::splat(0); T];
                 for t in 0..T {
-                    let x = &x[t][b].as_chunks::<16>().0[half];
-                    let dots = C::splat(-zero * x_sum[t][b][half]);
-                    let dots = dots_of_half::<C, B>(dots, codes, x);
-                    sums[t] = add(sums[t], C::to_floats(dots), scales[half], x_scale[t][b]);
+                    dots[t] = C::splat(-zero * integers[t][half]);
+                }
+                dots_of_half::<C, B, T>(&mut dots, codes, x, half);
+                for t in 0..T {
+                    sums[t] = add(sums[t], C::to_floats(dots[t]), scales[half], x_scale[t]);
                 }
             }
         } else {
             let mut dots = [C::splat(0); T];
             for t in 0..T {
-                dots[t] = C::splat(-zero * (x_sum[t][b][0] + x_sum[t][b][1]));
+                dots[t] = C::splat(-zero * (integers[t][0] + integers[t][1]));
             }
             for (half, codes) in codes.iter().enumerate() {
-                for t in 0..T {
-                    let x = &x[t][b].as_chunks::<16>().0[half];
-                    dots[t] = dots_of_half::<C, B>(dots[t], codes, x);
-                }
+                dots_of_half::<C, B, T>(&mut dots, codes, x, half);
             }
             for t in 0..T {
-                sums[t] = add(sums[t], C::to_floats(dots[t]), scales[0], x_scale[t][b]);
+                sums[t] = add(sums[t], C::to_floats(dots[t]), scales[0], x_scale[t]);
                 if adds {
-                    sums[t] = added.mul_add(C::Floats::splat(x_scaled[t][b]), sums[t]);
+                    sums[t] = added.mul_add(C::Floats::splat(scaled_sum[t]), sums[t]);
                 }
             }
         }
@@ -300,15 +320,24 @@ fn tokens<C: Codes, B: Bits, const SCALING: u8, const T: usize>(
 }
 
 #[inline(always)]
-fn dots_of_half<C: Codes, B: Bits>(dots: C::Sums, codes: &[C; 4], x: &[i8; 16]) -> C::Sums {
-    let x = x.as_chunks::<4>().0;
-    let x = [x[0], x[1], x[2], x[3]];
+fn dots_of_half<C: Codes, B: Bits, const T: usize>(
+    dots: &mut [C::Sums; T],
+    codes: &[C; 4],
+    x: &[[i8; 32]; T],
+    half: usize,
+) {
     match B::BITS {
-        4 => C::add_dots::<4>(dots, codes, &x),
-        5 => C::add_dots::<5>(dots, codes, &x),
-        6 => C::add_dots::<6>(dots, codes, &x),
-        _ => C::add_dots::<8>(dots, codes, &x),
+        4 => C::add_dots::<4, T>(dots, codes, x, half),
+        5 => C::add_dots::<5, T>(dots, codes, x, half),
+        6 => C::add_dots::<6, T>(dots, codes, x, half),
+        _ => C::add_dots::<8, T>(dots, codes, x, half),
     }
+}
+
+/// Four neighbouring activations of a half block.
+#[inline(always)]
+pub(crate) fn four(x: &[i8; 32], half: usize, i: usize) -> i32 {
+    i32::from_le_bytes(x.as_chunks::<4>().0[4 * half + i].map(|x| x as u8))
 }
 
 /// `sums + dots * (w_scale * x_scale)`

@@ -10,6 +10,7 @@
 //! Values: `(code - zero) * scale`, or `code * scale + offset`, as the row types have them.
 
 pub(crate) mod body;
+mod input;
 mod layout;
 mod pack;
 mod product;
@@ -20,12 +21,13 @@ use crate::dispatch::kernels;
 use crate::matmul::{MatmulError, Matrix};
 use crate::row::RowType;
 use crate::trits::LINE;
+pub(crate) use input::IntInput;
 use layout::{Halves, Shape, as_halves, as_halves_mut};
 pub(crate) use layout::{IntTile, TILE_ROWS};
 use pack::Part;
 pub use pack::Seen;
+pub(crate) use product::IntKernel;
 pub use product::matmul_int_tiles;
-pub(crate) use product::{IntInput, IntKernel};
 
 /// A matrix `[rows, cols]` in tiles.
 #[derive(Debug)]

@@ -4,25 +4,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::IntTiles;
+use super::input::{Grouped, IntInput};
 use super::layout::{IntTile, TILE_ROWS};
 use crate::activations::{ActivationForm, Activations};
 use crate::dispatch::kernels;
 use crate::matmul::{Columns, MatmulError};
 use crate::threads::Team;
 use crate::trits::Line;
-
-/// int8 activations with a scale per block.
-#[derive(Clone, Copy)]
-pub(crate) struct IntInput<'a> {
-    /// `[tokens, blocks * 32]`
-    pub(crate) q: &'a [i8],
-    /// `[tokens, blocks]`
-    pub(crate) scale: &'a [f32],
-    /// Sums of q of each half block, `[tokens, blocks * 2]`.
-    pub(crate) integers: &'a [i32],
-    /// Sums of q of each block times the scale, `[tokens, blocks]`.
-    pub(crate) scaled_sum: &'a [f32],
-}
 
 /// The inner loop of one instruction set: `out[token][row]` of one tile, and room for its decoded codes.
 pub(crate) type IntKernel =
@@ -37,6 +25,7 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static GROUPED: RefCell<Grouped> = RefCell::default();
 }
 
 /// Matrices that share one job of the team: queries, keys and values.
@@ -61,9 +50,20 @@ pub fn matmul_int_tiles(
     }
     let Some(kernel) = kernels().int_tiles.filter(|_| tokens > 0) else { return Ok(()) };
     input.ensure(form);
-    let int8 = input.int8(form);
-    let input =
-        IntInput { q: &int8.q, scale: &int8.scale, integers: &int8.integers, scaled_sum: &int8.sum32 };
+    GROUPED.with_borrow_mut(|grouped| {
+        let input = grouped.arrange(team, input.int8(form), tokens);
+        multiply_all(team, kernel, input, products);
+    });
+    Ok(())
+}
+
+fn multiply_all(
+    team: &Team,
+    kernel: IntKernel,
+    input: IntInput<'_>,
+    products: &mut [(&IntTiles, &mut [f32])],
+) {
+    let tokens = input.tokens;
     for products in products.chunks_mut(AT_ONCE) {
         let mut products = products.iter_mut();
         let columns: [_; AT_ONCE] =
@@ -78,12 +78,11 @@ pub fn matmul_int_tiles(
                 before += w.tiles();
                 // SAFETY: `split` gives disjoint ranges, so no other thread writes the rows of these tiles.
                 SCRATCH.with_borrow_mut(|scratch| unsafe {
-                    run_tiles(kernel, w, from..to, input, tokens, scratch, columns)
+                    run_tiles(kernel, w, from..to, input, scratch, columns)
                 });
             }
         });
     }
-    Ok(())
 }
 
 /// # Safety
@@ -93,10 +92,10 @@ unsafe fn run_tiles(
     w: &IntTiles,
     tiles: Range<usize>,
     input: IntInput<'_>,
-    tokens: usize,
     scratch: &mut Scratch,
     columns: &Columns<'_>,
 ) {
+    let tokens = input.tokens;
     scratch.out.resize(tokens, [0.0; TILE_ROWS]);
     for tile in tiles {
         let out = &mut scratch.out[..tokens];

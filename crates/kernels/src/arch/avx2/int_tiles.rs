@@ -89,43 +89,30 @@ impl Codes for CodesAvx2 {
     }
 
     #[inline(always)]
-    fn add_dots<const BITS: u32>(sums: [__m256i; 2], codes: &[Self; 4], x: &[[i8; 4]; 4]) -> [__m256i; 2] {
-        let mut out = sums;
-        for (part, sums) in out.iter_mut().enumerate() {
-            let mut products = [avx2!(_mm256_setzero_si256()); 4];
-            for i in 0..4 {
-                let four = i32::from_le_bytes(x[i].map(|x| x as u8));
-                products[i] = avx2!({
-                    let (codes, x) = (codes[i].0[part], _mm256_set1_epi32(four));
-                    if BITS == 8 {
-                        let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
-                    } else {
-                        _mm256_maddubs_epi16(codes, x)
-                    }
-                });
-            }
-            *sums = avx2!({
-                let ones = _mm256_set1_epi16(1);
-                let [a, b, c, d] = products;
-                if BITS <= 5 {
-                    // 8 * 31 * 127 fit into 16 bits,
-                    let all = _mm256_add_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
-                    _mm256_add_epi32(*sums, _mm256_madd_epi16(all, ones))
-                } else if BITS <= 6 {
-                    // and so do 4 * 63 * 127,
-                    let ab = _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
-                    let cd = _mm256_madd_epi16(_mm256_add_epi16(c, d), ones);
-                    _mm256_add_epi32(*sums, _mm256_add_epi32(ab, cd))
-                } else {
-                    // but not 4 * 128 * 127.
-                    let ab = _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
-                    let cd = _mm256_add_epi32(_mm256_madd_epi16(c, ones), _mm256_madd_epi16(d, ones));
-                    _mm256_add_epi32(*sums, _mm256_add_epi32(ab, cd))
+    fn add_dots<const BITS: u32, const T: usize>(
+        sums: &mut [[__m256i; 2]; T],
+        codes: &[Self; 4],
+        x: &[[i8; 32]; T],
+        half: usize,
+    ) {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for (part, sums) in sums.iter_mut().enumerate() {
+                let mut products = [avx2!(_mm256_setzero_si256()); 4];
+                for i in 0..4 {
+                    let four = body::four(x, half, i);
+                    products[i] = avx2!({
+                        let (codes, x) = (codes[i].0[part], _mm256_set1_epi32(four));
+                        if BITS == 8 {
+                            let codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+                            _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
+                        } else {
+                            _mm256_maddubs_epi16(codes, x)
+                        }
+                    });
                 }
-            });
+                *sums = add_pairs::<BITS>(*sums, products);
+            }
         }
-        out
     }
 
     #[inline(always)]
@@ -137,4 +124,28 @@ impl Codes for CodesAvx2 {
     fn prefetch(line: &Line) {
         avx2!(_mm_prefetch::<_MM_HINT_T1>(line.0.as_ptr().wrapping_add(PREFETCH).cast()))
     }
+}
+
+/// Adds sums of two products each to sums of 32 bits, four neighbours to one.
+#[inline(always)]
+fn add_pairs<const BITS: u32>(sums: __m256i, products: [__m256i; 4]) -> __m256i {
+    avx2!({
+        let ones = _mm256_set1_epi16(1);
+        let [a, b, c, d] = products;
+        if BITS <= 5 {
+            // 8 * 31 * 127 fit into 16 bits,
+            let all = _mm256_add_epi16(_mm256_add_epi16(a, b), _mm256_add_epi16(c, d));
+            _mm256_add_epi32(sums, _mm256_madd_epi16(all, ones))
+        } else if BITS <= 6 {
+            // and so do 4 * 63 * 127,
+            let ab = _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
+            let cd = _mm256_madd_epi16(_mm256_add_epi16(c, d), ones);
+            _mm256_add_epi32(sums, _mm256_add_epi32(ab, cd))
+        } else {
+            // but not 4 * 128 * 127.
+            let ab = _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
+            let cd = _mm256_add_epi32(_mm256_madd_epi16(c, ones), _mm256_madd_epi16(d, ones));
+            _mm256_add_epi32(sums, _mm256_add_epi32(ab, cd))
+        }
+    })
 }

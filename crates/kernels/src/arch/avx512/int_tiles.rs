@@ -74,12 +74,19 @@ impl Codes for CodesAvx512 {
     }
 
     #[inline(always)]
-    fn add_dots<const BITS: u32>(mut sums: __m512i, codes: &[Self; 4], x: &[[i8; 4]; 4]) -> __m512i {
-        for i in 0..4 {
-            let four = i32::from_le_bytes(x[i].map(|x| x as u8));
-            sums = avx512!(_mm512_dpbusd_epi32(sums, codes[i].0, _mm512_set1_epi32(four)));
+    fn add_dots<const BITS: u32, const T: usize>(
+        sums: &mut [__m512i; T],
+        codes: &[Self; 4],
+        x: &[[i8; 32]; T],
+        half: usize,
+    ) {
+        // Each sum waits for the one before it: the other tokens' stand between them.
+        for (i, codes) in codes.iter().enumerate() {
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let four = body::four(x, half, i);
+                *sums = avx512!(_mm512_dpbusd_epi32(*sums, codes.0, _mm512_set1_epi32(four)));
+            }
         }
-        sums
     }
 
     #[inline(always)]
