@@ -74,24 +74,66 @@ pub(crate) fn add<V: Vector>(x: &mut [f32], y: &[f32]) {
 #[inline(always)]
 pub(crate) fn gate<V: Vector>(activation: Activation, gate: &mut [f32], up: &[f32]) {
     match activation {
-        Activation::Silu => zip::<V>(gate, up, |x, up| times_sigmoid(x, x).mul(up)),
-        Activation::GeluTanh => zip::<V>(gate, up, |x, up| {
-            // (1 + tanh(y)) / 2 is the logistic function of 2y.
-            const TWICE_SQRT_2_OVER_PI: f32 = 2.0 * 0.797_884_6;
-            let cubic = x.mul(x).mul(x).mul(V::splat(0.044_715));
-            times_sigmoid(x, x.add(cubic).mul(V::splat(TWICE_SQRT_2_OVER_PI))).mul(up)
-        }),
-        Activation::Relu2 => zip::<V>(gate, up, |x, up| {
-            let x = V::splat(0.0).max(x);
-            x.mul(x).mul(up)
-        }),
+        Activation::Silu => gate_by::<V, Silu>(gate, up),
+        Activation::GeluTanh => gate_by::<V, GeluTanh>(gate, up),
+        Activation::Relu2 => gate_by::<V, Relu2>(gate, up),
+    }
+}
+
+/// What a gate does to sixteen elements. A trait and no closure for [`zip`]: nothing makes the compiler inline a closure, and
+/// one of this length it does not inline. It is then compiled without the instruction set, every operation a call.
+trait Gate {
+    fn of<V: Vector>(x: V, up: V) -> V;
+}
+
+struct Silu;
+struct GeluTanh;
+struct Relu2;
+
+impl Gate for Silu {
+    #[inline(always)]
+    fn of<V: Vector>(x: V, up: V) -> V {
+        times_sigmoid(x, x).mul(up)
+    }
+}
+
+impl Gate for GeluTanh {
+    #[inline(always)]
+    fn of<V: Vector>(x: V, up: V) -> V {
+        // (1 + tanh(y)) / 2 is the logistic function of 2y.
+        const TWICE_SQRT_2_OVER_PI: f32 = 2.0 * 0.797_884_6;
+        let cubic = x.mul(x).mul(x).mul(V::splat(0.044_715));
+        times_sigmoid(x, x.add(cubic).mul(V::splat(TWICE_SQRT_2_OVER_PI))).mul(up)
+    }
+}
+
+impl Gate for Relu2 {
+    #[inline(always)]
+    fn of<V: Vector>(x: V, up: V) -> V {
+        let x = V::splat(0.0).max(x);
+        x.mul(x).mul(up)
+    }
+}
+
+#[inline(always)]
+fn gate_by<V: Vector, G: Gate>(gate: &mut [f32], up: &[f32]) {
+    let up = &up[..gate.len()];
+    let ((lanes, tail), (up_lanes, up_tail)) = (gate.as_chunks_mut::<LANES>(), up.as_chunks::<LANES>());
+    for (x, up) in lanes.iter_mut().zip(up_lanes) {
+        G::of(V::load(x), V::load(up)).store(x);
+    }
+    if !tail.is_empty() {
+        store_any(G::of(load_any::<V>(tail), load_any(up_tail)), tail);
     }
 }
 
 #[inline(always)]
 pub(crate) fn absmax<V: Vector>(x: &[f32]) -> f32 {
     let (lanes, tail) = x.as_chunks::<LANES>();
-    let max = lanes.iter().fold(V::splat(0.0), |max, x| V::load(x).abs().max(max));
+    let mut max = V::splat(0.0);
+    for x in lanes {
+        max = V::load(x).abs().max(max);
+    }
     load_any::<V>(tail).abs().max(max).max_lane()
 }
 
