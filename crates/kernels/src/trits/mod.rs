@@ -11,6 +11,10 @@
 //! The sums are integers, exact in any order: both families of kernels, every number of threads and every batch give the
 //! same bits.
 
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "no kernels of other processors use all of it")
+)]
 pub(crate) mod many;
 mod product;
 
