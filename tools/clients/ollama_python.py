@@ -75,10 +75,26 @@ def test_format():
         json.loads(free.response)
 
 
-def test_logprobs_are_refused_by_name():
+def test_logprobs():
+    options = {**OPTIONS, "num_predict": 6}
+    for answer in (
+        client.chat(MODEL, MESSAGES, logprobs=True, top_logprobs=2, options=options),
+        client.generate(MODEL, QUESTION, logprobs=True, top_logprobs=2, options=options),
+    ):
+        assert len(answer.logprobs) == answer.eval_count
+        for token in answer.logprobs:
+            assert token.logprob <= 0 and len(token.top_logprobs) == 2
+            # Greedy, though Ollama's repeat_penalty may pass over the likeliest.
+            assert token.logprob <= token.top_logprobs[0].logprob
+        text = answer.message.content if hasattr(answer, "message") else answer.response
+        assert "".join(token.token for token in answer.logprobs).startswith(text)
+    parts = list(client.chat(MODEL, MESSAGES, logprobs=True, options=options, stream=True))
+    told = [token.token for part in parts for token in part.logprobs or []]
+    assert "".join(told).startswith("".join(part.message.content for part in parts)) and len(told) == parts[-1].eval_count
+    assert client.chat(MODEL, MESSAGES, options=options).logprobs is None
     with pytest.raises(ollama.ResponseError) as refusal:
-        client.chat(MODEL, MESSAGES, logprobs=True, top_logprobs=2, options=OPTIONS)
-    assert refusal.value.status_code == 400 and "logprobs" in refusal.value.error
+        client.chat(MODEL, MESSAGES, logprobs=True, top_logprobs=21, options=options)
+    assert refusal.value.status_code == 400 and "top_logprobs" in refusal.value.error
 
 
 def test_embeddings():

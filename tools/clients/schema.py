@@ -15,7 +15,11 @@ command = [
     "--url",
     URL,
     "--checks",
-    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance",
+    "all",
+    # That what fits the description is always accepted cannot be: whether a prompt fits the context, a grammar can be followed or
+    # a template takes a conversation is not to be said in a schema.
+    "--exclude-checks",
+    "positive_data_acceptance",
     "--phases",
     "examples,coverage,fuzzing",
     "--max-examples",

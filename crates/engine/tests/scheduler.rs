@@ -204,15 +204,19 @@ fn users_get_equal_shares() {
 #[test]
 fn what_cannot_be_run_is_refused() {
     let model = load();
-    let mut scheduler = Scheduler::new(&model, Limits { waiting: 1, ..limits(&model) }).unwrap();
+    let narrow = Limits { running: 2, waiting: 1, ..limits(&model) };
+    let mut scheduler = Scheduler::new(&model, narrow).unwrap();
     let context = limits(&model).context;
     let too_long = scheduler.submit(job(1, vec![1; context + 1], 1));
     assert!(matches!(too_long, Err(Refused::PromptTooLong { .. })));
     assert!(matches!(scheduler.submit(job(1, vec![], 1)), Err(Refused::Invalid(_))));
     let outside = model.config.vocab_size as u32;
     assert!(matches!(scheduler.submit(job(1, vec![outside], 1)), Err(Refused::Invalid(_))));
-    scheduler.submit(job(1, vec![1], 1)).unwrap();
-    assert!(matches!(scheduler.submit(job(2, vec![1], 1)), Err(Refused::QueueFull { waiting: 1 })));
+    // Two of them will run at once and one waits, however many come before the next step.
+    (1..=3).for_each(|id| scheduler.submit(job(id, vec![1], 9)).unwrap());
+    assert!(matches!(scheduler.submit(job(4, vec![1], 9)), Err(Refused::QueueFull { waiting: 3 })));
+    scheduler.step(&mut |_, _| {});
+    assert!(matches!(scheduler.submit(job(4, vec![1], 9)), Err(Refused::QueueFull { waiting: 1 })));
     assert!(Scheduler::new(&model, Limits { context: 0, ..limits(&model) }).is_err());
 }
 

@@ -51,6 +51,29 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// How tokens are chosen where a request does not say. What is not said here either is as its interface has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SamplingDefaults {
+    /// 0 always takes the most likely token.
+    pub temperature: Option<f32>,
+    /// Only the most likely tokens that together have this probability.
+    pub top_p: Option<f32>,
+    /// Only so many of the most likely tokens; 0 for all.
+    pub top_k: Option<usize>,
+    /// Only tokens at least this likely, relative to the most likely one.
+    pub min_p: Option<f32>,
+    /// Divides the logits of tokens seen.
+    pub repetition_penalty: Option<f32>,
+    /// Subtracted from a token's logit as often as it was seen.
+    pub frequency_penalty: Option<f32>,
+    /// Subtracted once from the logit of a token seen.
+    pub presence_penalty: Option<f32>,
+    /// Seed of the draws.
+    pub seed: Option<u64>,
+    /// Tokens of an answer at most.
+    pub max_tokens: Option<usize>,
+}
+
 /// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -58,6 +81,8 @@ pub struct Config {
     pub models: Vec<ModelSource>,
     /// Whether a request for an unknown model is answered by the first one, as llama.cpp's server does.
     pub any_model_name: bool,
+    /// How tokens are chosen where a request does not say.
+    pub sampling: SamplingDefaults,
     /// Positions of a sequence at most; `None` for what the model was made for, at most 8192.
     pub context: Option<usize>,
     /// Sequences that run at a time.
@@ -85,6 +110,7 @@ impl Default for Config {
         Self {
             models: Vec::new(),
             any_model_name: false,
+            sampling: SamplingDefaults::default(),
             context: None,
             parallel: 16,
             queue: 64,

@@ -9,6 +9,7 @@ use engine::scheduler::{Event, Job, Load, Refused};
 use tokio::sync::mpsc;
 
 use crate::backend::{Backend, Card};
+use crate::config::SamplingDefaults;
 use crate::grammar::Grammars;
 use crate::metrics::{Clock, ModelMetrics};
 
@@ -78,13 +79,20 @@ pub(crate) struct Handle {
     pub(crate) gauges: Arc<Gauges>,
     /// Grammars in its vocabulary.
     pub(crate) grammars: Grammars,
+    /// How its tokens are chosen where a request does not say.
+    pub(crate) defaults: SamplingDefaults,
     commands: SyncSender<Submission>,
     next_id: AtomicU64,
 }
 
 impl Handle {
-    pub(crate) fn new(card: Card, gauges: Arc<Gauges>, commands: SyncSender<Submission>) -> Self {
-        Self { card, gauges, grammars: Grammars::default(), commands, next_id: AtomicU64::new(0) }
+    pub(crate) fn new(
+        card: Card,
+        gauges: Arc<Gauges>,
+        defaults: SamplingDefaults,
+        commands: SyncSender<Submission>,
+    ) -> Self {
+        Self { card, gauges, grammars: Grammars::default(), defaults, commands, next_id: AtomicU64::new(0) }
     }
 
     /// A channel with room for all updates of these jobs.

@@ -174,12 +174,8 @@ impl From<EngineError> for ApiError {
 }
 
 impl From<TemplateError> for ApiError {
+    /// A template that is wrong as such is found when its model is loaded: what fails later is the conversation.
     fn from(error: TemplateError) -> Self {
-        match error {
-            TemplateError::Refused { .. } | TemplateError::Tokenizer(_) => {
-                Self::param("messages", error.to_string())
-            }
-            error => Self::internal(error.to_string()),
-        }
+        Self::param("messages", error.to_string())
     }
 }

@@ -13,6 +13,7 @@ mod body;
 mod card;
 mod collect;
 pub mod config;
+mod connection;
 mod cors;
 mod embedding;
 mod engine_thread;
@@ -42,5 +43,5 @@ mod translate;
 mod ui;
 mod ws;
 
-pub use config::{Config, ModelSource, Origin};
+pub use config::{Config, ModelSource, Origin, SamplingDefaults};
 pub use server::{ServeError, run};

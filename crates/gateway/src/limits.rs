@@ -12,6 +12,10 @@ pub const HEAD: usize = 64 << 10;
 pub const HEAD_TIME: Duration = Duration::from_secs(15);
 /// From the end of the head to the end of the body.
 pub const BODY_TIME: Duration = Duration::from_secs(60);
+/// How long a client may take none of what it is sent.
+pub const WRITE_TIME: Duration = Duration::from_secs(60);
+/// Between two pings of a connection of HTTP/2, and how long its answer may take.
+pub const PING: Duration = Duration::from_secs(20);
 /// Connections at a time.
 pub const CONNECTIONS: usize = 4096;
 /// Choices of one request.

@@ -10,7 +10,7 @@ use engine::{EngineError, Model};
 use tokio::sync::oneshot;
 
 use crate::backend::{Card, ModelBackend, NullBackend, null_card, placeholders};
-use crate::config::{Config, ModelSource, Origin};
+use crate::config::{Config, ModelSource, Origin, SamplingDefaults};
 use crate::engine_thread::{Gauges, Handle, serve};
 use crate::error::ApiError;
 use crate::limits;
@@ -202,7 +202,7 @@ impl Models {
 /// Loads a model on a thread of its own, which then answers requests.
 async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Result<Handle, String> {
     let (ready, loaded) = oneshot::channel();
-    let Config { parallel, queue, context, kv_bytes, .. } = *config;
+    let Config { parallel, queue, context, kv_bytes, sampling, .. } = *config;
     let thread = std::thread::Builder::new().name(format!("model {}", source.name));
     let run = move || match &source.origin {
         Origin::Path(..) | Origin::Synthetic(..) => {
@@ -217,10 +217,11 @@ async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Re
                 Ok(backend) => backend,
                 Err(error) => return drop(ready.send(Err(error.to_string()))),
             };
-            answer(Card::of(&source.name, &model, context), &mut backend, ready, &metrics);
+            answer(Card::of(&source.name, &model, context), sampling, &mut backend, ready, &metrics);
         }
         Origin::Null => {
-            answer(null_card(&source.name), &mut NullBackend::new(parallel + queue), ready, &metrics)
+            let mut backend = NullBackend::new(parallel + queue);
+            answer(null_card(&source.name), sampling, &mut backend, ready, &metrics);
         }
     };
     thread.spawn(run).map_err(|error| error.to_string())?;
@@ -244,13 +245,14 @@ fn model(origin: &Origin) -> Result<Model, EngineError> {
 /// Gives the handle away and serves.
 fn answer(
     card: Card,
+    sampling: SamplingDefaults,
     backend: &mut dyn crate::backend::Backend,
     ready: oneshot::Sender<Result<Handle, String>>,
     metrics: &ModelMetrics,
 ) {
     let (commands, receiver) = sync_channel(limits::COMMANDS);
     let gauges = Arc::new(Gauges::default());
-    if ready.send(Ok(Handle::new(card, gauges.clone(), commands))).is_ok() {
+    if ready.send(Ok(Handle::new(card, gauges.clone(), sampling, commands))).is_ok() {
         serve(backend, &receiver, &gauges, metrics);
     }
 }

@@ -78,21 +78,21 @@ pub(crate) fn conversation(
     messages: &[Message],
     tools: Option<&Value>,
 ) -> Result<Vec<u32>, ApiError> {
+    let prompt = layout(card, messages)?.encode(card.tokenizer()?, messages, tools, true)?;
+    fits(card, prompt, "messages")
+}
+
+/// The model's chat template, for messages of which there are some and not too many.
+///
+/// # Errors
+/// 400 when it has none, and for the number of messages.
+pub(crate) fn layout<'c>(card: &'c Card, messages: &[Message]) -> Result<&'c ChatTemplate, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::param("messages", "there must be at least one message"));
     }
     if messages.len() > limits::MESSAGES {
         return Err(ApiError::param("messages", format!("at most {} messages", limits::MESSAGES)));
     }
-    let prompt = template(card)?.encode(card.tokenizer()?, messages, tools, true)?;
-    fits(card, prompt, "messages")
-}
-
-/// The model's chat template.
-///
-/// # Errors
-/// 400 when it has none.
-pub(crate) fn template(card: &Card) -> Result<&ChatTemplate, ApiError> {
     card.template.as_ref().ok_or_else(|| {
         let message =
             format!("the model '{}' has no chat template; /v1/completions takes plain text", card.name);

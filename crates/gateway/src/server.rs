@@ -23,6 +23,7 @@ use tower::ServiceExt;
 use crate::batch::batches;
 use crate::batch::store::Store;
 use crate::config::Config;
+use crate::connection::Timed;
 use crate::limits;
 use crate::router::{gate, router};
 use crate::state::App;
@@ -124,7 +125,9 @@ struct Server {
 fn http() -> Builder<TokioExecutor> {
     let mut http = Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEAD_TIME).max_buf_size(limits::HEAD);
-    http.http2().timer(TokioTimer::new()).max_header_list_size(limits::HEAD as u32);
+    let mut http2 = http.http2();
+    http2.timer(TokioTimer::new()).max_header_list_size(limits::HEAD as u32);
+    http2.keep_alive_interval(limits::PING).keep_alive_timeout(limits::PING);
     http
 }
 
@@ -173,7 +176,7 @@ async fn serve_connection(
         let routes = routes.clone();
         async move { Ok::<_, Infallible>(routes.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
-    let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection = http.serve_connection_with_upgrades(TokioIo::new(Timed::new(stream)), service);
     // A connection that breaks is the client's affair.
     let _ = watcher.watch(connection).await;
 }

@@ -28,8 +28,8 @@ pub(crate) trait Render: Send + 'static {
     fn end(&mut self, out: &mut Vec<u8>);
 
     /// What shows that the stream is alive while nothing happens.
-    fn keep_alive(&self) -> &'static [u8] {
-        b": keep-alive\n\n"
+    fn keep_alive(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": keep-alive\n\n");
     }
 
     /// The media type.
@@ -103,13 +103,7 @@ async fn next<R: Render>(mut state: State<R>) -> Option<(Result<Bytes, Infallibl
     loop {
         let wait = state.generation.next(&mut state.events, AT_ONCE);
         match tokio::time::timeout(limits::KEEP_ALIVE, wait).await {
-            Err(_) => {
-                let sign = state.render.keep_alive();
-                if !sign.is_empty() {
-                    return Some((Ok(Bytes::from_static(sign)), state));
-                }
-                continue;
-            }
+            Err(_) => state.render.keep_alive(&mut out),
             Ok(false) => state.open = 0,
             Ok(true) => {}
         }

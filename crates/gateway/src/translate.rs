@@ -27,8 +27,8 @@ pub(crate) trait Translate: Send + 'static {
     fn fail(&mut self, error: &Value, out: &mut Vec<u8>);
 
     /// See [`Render::keep_alive`].
-    fn keep_alive(&self) -> &'static [u8] {
-        b": keep-alive\n\n"
+    fn keep_alive(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": keep-alive\n\n");
     }
 }
 
@@ -110,7 +110,7 @@ impl<T: Translate> Render for Translated<T> {
         self.pass(&events, out);
     }
 
-    fn keep_alive(&self) -> &'static [u8] {
-        self.translate.keep_alive()
+    fn keep_alive(&self, out: &mut Vec<u8>) {
+        self.translate.keep_alive(out);
     }
 }

@@ -149,3 +149,40 @@ async fn models_are_swapped_without_a_lost_request() {
     let texts = futures_util::future::join_all(asked).await;
     assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_stay_within_their_memory_whatever_is_asked() {
+    let names = ["tiny", "two", "three", "four"];
+    let models: Vec<ModelSource> =
+        names.iter().map(|name| ModelSource { name: (*name).to_owned(), ..tiny_source() }).collect();
+    let Origin::Path(path, options) = &models[0].origin else { panic!("it is a file") };
+    let loaded = engine::Model::load(path, options).unwrap().memory(1);
+    let of_files: u64 =
+        std::fs::read_dir(path).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    // Room for two that are loaded: a third would have to come.
+    let memory = Some(loaded.mapped + loaded.repacked + of_files);
+    let server =
+        Server::start(Config { models: models.clone(), memory, queue: 200, ..Config::default() }).await;
+    let ask = async |i: usize| {
+        let model = names[i * 7 % names.len()];
+        let body = json!({ "model": model, "prompt": "abc", "max_tokens": 12, "temperature": 0, "stream": i.is_multiple_of(2) });
+        let answer = server.post("/v1/completions", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let pieces = if i.is_multiple_of(2) { answer.events() } else { vec![answer.text()] };
+        let texts = pieces.iter().filter_map(|piece| serde_json::from_str::<Value>(piece).ok());
+        texts
+            .map(|piece| piece["choices"][0]["text"].as_str().unwrap_or_default().to_owned())
+            .collect::<String>()
+    };
+    let asked = futures_util::future::join_all((0..40).map(ask));
+    let watched = async {
+        let mut most = 0;
+        loop {
+            most = most.max(server.get("/api/ps").await.json()["models"].as_array().unwrap().len());
+            assert!(most <= 2);
+            tokio::task::yield_now().await;
+        }
+    };
+    let texts = tokio::select! { texts = asked => texts, () = watched => panic!("it watches for ever") };
+    assert!(texts.iter().all(|text| *text == texts[0] && !text.is_empty()), "{texts:?}");
+}

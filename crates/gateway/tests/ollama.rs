@@ -96,3 +96,66 @@ async fn options_that_cannot_be_honoured_are_named() {
         assert!(answer.json()["error"].as_str().unwrap().contains(name), "{body}: {}", answer.text());
     }
 }
+
+#[tokio::test]
+async fn log_probabilities_are_those_of_openais_interface() {
+    let server = Server::tiny().await;
+    let messages = json!([{ "role": "user", "content": "Hi" }]);
+    let asked = json!({ "messages": messages, "logprobs": true, "top_logprobs": 3 });
+    let with = |more: Value| {
+        let mut body = asked.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let openai = with(json!({ "temperature": 0, "max_tokens": 6 }));
+    let openai = server.post("/v1/chat/completions", &openai).await.json();
+    let expected = openai["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!((expected.len(), expected[0]["top_logprobs"].as_array().unwrap().len()), (6, 3));
+    let options = json!({ "temperature": 0, "num_predict": 6, "repeat_penalty": 1 });
+    let whole = with(json!({ "options": options, "stream": false }));
+    let whole = server.post("/api/chat", &whole).await.json();
+    assert_eq!(whole["logprobs"].as_array().unwrap(), expected);
+    // In a stream each line has those of its tokens.
+    let stream = server.post("/api/chat", &with(json!({ "options": options }))).await;
+    let lines = lines(&stream.text());
+    let told: Vec<&Value> = lines.iter().filter_map(|line| line["logprobs"].as_array()).flatten().collect();
+    assert_eq!(told, expected.iter().collect::<Vec<_>>());
+    for line in lines.iter().filter(|line| line["message"]["content"] != "") {
+        let tokens =
+            line["logprobs"].as_array().unwrap().iter().map(|token| token["token"].as_str().unwrap());
+        assert!(
+            tokens.collect::<String>().contains(line["message"]["content"].as_str().unwrap().trim()),
+            "{line}"
+        );
+    }
+    let plain = json!({ "prompt": "Hi", "options": options, "stream": false });
+    assert!(server.post("/api/generate", &plain).await.json()["logprobs"].is_null());
+    let alone = json!({ "prompt": "Hi", "options": options, "logprobs": true, "stream": false });
+    let alone = server.post("/api/generate", &alone).await.json();
+    assert_eq!(alone["logprobs"].as_array().unwrap().len(), 6);
+    for (wrong, name) in [
+        (json!({ "prompt": "a", "logprobs": true, "top_logprobs": 21 }), "top_logprobs"),
+        (json!({ "prompt": "a", "top_logprobs": 2 }), "top_logprobs"),
+    ] {
+        let answer = server.post("/api/generate", &wrong).await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.json()["error"].as_str().unwrap().contains(name));
+    }
+}
+
+#[tokio::test]
+async fn num_ctx_bounds_prompt_and_answer() {
+    let server = Server::tiny().await;
+    let body = |context: usize| {
+        let options = json!({ "temperature": 0, "num_ctx": context, "repeat_penalty": 1 });
+        json!({ "prompt": "abcabc", "raw": true, "stream": false, "options": options })
+    };
+    let whole = server.post("/api/generate", &body(20)).await.json();
+    let tokens = |name: &str| whole[name].as_u64().unwrap();
+    assert_eq!(
+        (tokens("prompt_eval_count") + tokens("eval_count"), &whole["done_reason"]),
+        (21, &json!("length"))
+    );
+    let small = server.post("/api/generate", &body(1)).await;
+    assert_eq!(small.status, 400, "{}", small.text());
+}

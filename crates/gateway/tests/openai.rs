@@ -3,8 +3,9 @@
 
 mod server;
 
+use gateway::{Config, SamplingDefaults};
 use serde_json::{Value, json};
-use server::Server;
+use server::{Server, tiny_source};
 
 fn chat(more: Value) -> Value {
     let mut body =
@@ -139,6 +140,7 @@ async fn what_cannot_be_done_is_a_400_that_names_the_parameter() {
     let server = Server::tiny().await;
     let image =
         json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "x" } }] }]);
+    let part = json!([{ "role": "user", "content": [{ "type": "text", "text": "x", "weight": 2 }] }]);
     let tool = json!([{ "type": "function", "function": { "name": "a b", "parameters": {} } }]);
     let cases = [
         (json!({ "temperature": 2.5 }), "temperature"),
@@ -171,6 +173,11 @@ async fn what_cannot_be_done_is_a_400_that_names_the_parameter() {
         (json!({ "messages": [{ "role": "user" }] }), "messages[0].content"),
         (json!({ "messages": [{ "role": "poet", "content": "x" }] }), "messages[0].role"),
         (json!({ "messages": image }), "messages[0].content[0].type"),
+        (json!({ "messages": part }), "messages[0].content[0].weight"),
+        (
+            json!({ "stream": true, "stream_options": { "include_obfuscation": true } }),
+            "stream_options.include_obfuscation",
+        ),
     ];
     for (more, param) in cases {
         let answer = server.post("/v1/chat/completions", &chat(more.clone())).await;
@@ -206,4 +213,41 @@ async fn a_prompt_that_is_too_long_and_an_unknown_model_are_told_by_their_codes(
         (404, Some("invalid_request_error"))
     );
     assert_eq!(server.get("/v1/chat/completions").await.status, 405);
+}
+
+#[tokio::test]
+async fn the_server_says_what_a_request_does_not() {
+    let sampling =
+        SamplingDefaults { temperature: Some(0.0), max_tokens: Some(5), seed: Some(1), ..Default::default() };
+    let server = Server::start(Config { models: vec![tiny_source()], sampling, ..Config::default() }).await;
+    let (mut texts, prompt) = (Vec::new(), "abc");
+    // Greedy, whatever the seed; five tokens unless the request says otherwise.
+    for seed in 1..4 {
+        let answer = server.post("/v1/completions", &json!({ "prompt": prompt, "seed": seed })).await.json();
+        assert_eq!(answer["usage"]["completion_tokens"], 5);
+        texts.push(answer["choices"][0]["text"].as_str().unwrap().to_owned());
+    }
+    assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    let answer = server
+        .post("/v1/chat/completions", &chat(json!({ "max_tokens": null, "ignore_eos": true })))
+        .await
+        .json();
+    assert_eq!(answer["usage"]["completion_tokens"], 5);
+    let longer = json!({ "max_tokens": 7, "ignore_eos": true });
+    assert_eq!(
+        server.post("/v1/chat/completions", &chat(longer)).await.json()["usage"]["completion_tokens"],
+        7
+    );
+    let ollama = json!({ "prompt": prompt, "raw": true, "stream": false });
+    assert_eq!(server.post("/api/generate", &ollama).await.json()["eval_count"], 5);
+    let responses = server.post("/v1/responses", &json!({ "input": "a" })).await.json();
+    assert_eq!((&responses["temperature"], &responses["usage"]["output_tokens"]), (&json!(0.0), &json!(5)));
+    // The server's seed makes draws repeat; a request's own seed is another.
+    let draw = async |more: Value| {
+        let mut body = json!({ "prompt": prompt, "temperature": 2, "max_tokens": 20, "ignore_eos": true });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post("/v1/completions", &body).await.json()["choices"][0]["text"].clone()
+    };
+    assert_eq!(draw(json!({})).await, draw(json!({})).await);
+    assert_ne!(draw(json!({})).await, draw(json!({ "seed": 2 })).await);
 }

@@ -52,6 +52,13 @@ def report(results: dict, path: Path | None) -> int:
     """Prints the list, writes it as Markdown, and returns how many portable cases passed."""
     counts = collections.Counter(outcome for outcome, _ in results.values())
     lines = [
+        "# llama.cpp's server tests",
+        "",
+        "What became of each case of llama.cpp's own tests of `llama-server` when `edgellm serve` stood in its place. Written by",
+        "`tools/clients/llama_server_tests/run.py`, which says how to repeat it. Not applicable is what cannot be asked of another",
+        "server, each with its reason; \"but for the drawn text\" is a case whose every other assertion is checked: llama.cpp's generator of",
+        "random numbers draws its texts.",
+        "",
         "| outcome | cases |",
         "|---|---|",
         *(f"| {outcome} | {counts[outcome]} |" for outcome in ("passed", "failed", "not applicable")),

@@ -7,6 +7,7 @@ from a hub: the second where vectors or a long context are asked for. A flag tha
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 STORIES = os.environ.get("EDGELLM_STORIES", "")
@@ -16,16 +17,28 @@ TEMPLATES = Path(__file__).resolve().parents[3] / "testdata" / "chat_templates"
 STORIES_CONTEXT = 512
 
 # Flags with a value that become ours.
-OURS = {"--host": "--host", "--port": "--port", "--threads": "--threads", "--parallel": "--parallel", "--cors-origins": "--cors"}
-# Flags with a value that have no meaning here: batches, caches and layers are ours to choose, a server has no defaults for
-# sampling, or it is said otherwise.
-WITH_VALUE = {"--temp", "--seed", "--n-predict", "--batch-size", "--ubatch-size", "--n-gpu-layers", "-fa", "-ctk", "-ctv", "--hf-file"}
+OURS = {
+    "--host": "--host",
+    "--port": "--port",
+    "--threads": "--threads",
+    "--parallel": "--parallel",
+    "--cors-origins": "--cors",
+    "--temp": "--temperature",
+    "--seed": "--seed",
+    "--n-predict": "--max-tokens",
+}
+# Flags with a value that have no meaning here: batches, caches and layers are ours to choose, or it is said otherwise.
+WITH_VALUE = {"--batch-size", "--ubatch-size", "--n-gpu-layers", "-fa", "-ctk", "-ctv", "--hf-file"}
 # Flags alone. Templates are always Jinja; embeddings and metrics are always on.
 ALONE = {"--cont-batching", "--embedding", "--reranking", "--metrics", "--jinja", "--no-jinja", "--offline", "--no-slots", "--slots", "--kv-unified"}
 
 
 def template(name: str) -> str:
-    """A file for the name of a template that is built into llama.cpp."""
+    """A file for the name of a template that is built into llama.cpp, or for a template itself."""
+    if " " in name:
+        with tempfile.NamedTemporaryFile("w", suffix=".jinja", delete=False) as file:
+            file.write(name)
+        return file.name
     file = TEMPLATES / f"{name}.jinja"
     if not file.exists():
         sys.exit(f"shim: no template called {name}")
@@ -47,7 +60,10 @@ def translate(arguments: list[str]) -> list[str]:
             sys.exit(f"shim: {flag} needs a value")
         if flag == "--parallel":
             slots = int(value)
-        if flag in OURS:
+        if flag == "--n-predict" and int(value) < 0:
+            # As long as the context, which is our default.
+            pass
+        elif flag in OURS:
             found += [OURS[flag], value]
         elif flag == "--alias":
             name = value

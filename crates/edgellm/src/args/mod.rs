@@ -22,7 +22,7 @@ pub(crate) use eval::{
 };
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
-pub(crate) use serve::{ModelsArgs, ServeArgs};
+pub(crate) use serve::{DefaultsArgs, ModelsArgs, ServeArgs};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]

@@ -32,6 +32,41 @@ pub(crate) struct ModelsArgs {
     pub(crate) chat_template: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
+    #[command(flatten)]
+    pub(crate) defaults: DefaultsArgs,
+}
+
+/// How tokens are chosen where a request does not say; what is not said here either is as the interface has it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Where a request does not say")]
+pub(crate) struct DefaultsArgs {
+    /// Temperature; 0 always takes the most likely token
+    #[arg(long, alias = "temp", value_name = "TEMP")]
+    pub(crate) temperature: Option<f32>,
+    /// Only the most likely tokens that together have this probability; 1 for all
+    #[arg(long, value_name = "TOP_P")]
+    pub(crate) top_p: Option<f32>,
+    /// Only this many most likely tokens; 0 for all
+    #[arg(long, value_name = "TOP_K")]
+    pub(crate) top_k: Option<usize>,
+    /// Only tokens at least this likely, relative to the most likely one
+    #[arg(long, value_name = "MIN_P")]
+    pub(crate) min_p: Option<f32>,
+    /// Divides the logits of tokens seen; 1 for none
+    #[arg(long, value_name = "X")]
+    pub(crate) repetition_penalty: Option<f32>,
+    /// Subtracted from a token's logit as often as it was seen
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f32>,
+    /// Subtracted once from the logit of a token seen
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
+    /// Seed; by chance for each request otherwise
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Tokens of an answer at most
+    #[arg(long, alias = "n-predict", value_name = "N")]
+    pub(crate) max_tokens: Option<usize>,
 }
 
 /// Serve models over HTTP.

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use engine::sampler::Sampling;
 use engine::synthetic::{Shape, Synthetic};
 use engine::{LoadOptions, StoredType};
 use gateway::config::TlsFiles;
-use gateway::{Config, ModelSource, Origin};
+use gateway::{Config, ModelSource, Origin, SamplingDefaults};
 use tokio::net::TcpListener;
 
 use super::{load, system};
-use crate::args::{ModelsArgs, ServeArgs};
+use crate::args::{DefaultsArgs, ModelsArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::output;
 use crate::resolve;
@@ -112,6 +113,7 @@ pub(super) fn models(args: &ModelsArgs) -> Result<Config> {
     Ok(Config {
         models,
         any_model_name: args.any_model_name,
+        sampling: defaults(&args.defaults)?,
         context: args.context,
         parallel: args.parallel,
         kv_bytes: args
@@ -119,6 +121,35 @@ pub(super) fn models(args: &ModelsArgs) -> Result<Config> {
             .map(|mb| mb.saturating_mul(MB))
             .or_else(|| system::available_memory().map(|free| free / KV_SHARE)),
         ..Config::default()
+    })
+}
+
+/// How tokens are chosen where a request does not say.
+fn defaults(args: &DefaultsArgs) -> Result<SamplingDefaults> {
+    let DefaultsArgs { temperature, top_p, top_k, min_p, seed, max_tokens, .. } = *args;
+    let DefaultsArgs { repetition_penalty, frequency_penalty, presence_penalty, .. } = *args;
+    let usual = Sampling::default();
+    // The same bounds as for a request.
+    Sampling {
+        temperature: temperature.unwrap_or(usual.temperature),
+        top_p: top_p.unwrap_or(usual.top_p),
+        min_p: min_p.unwrap_or(usual.min_p),
+        repetition_penalty: repetition_penalty.unwrap_or(usual.repetition_penalty),
+        frequency_penalty: frequency_penalty.unwrap_or(usual.frequency_penalty),
+        presence_penalty: presence_penalty.unwrap_or(usual.presence_penalty),
+        ..usual
+    }
+    .check(usize::MAX)?;
+    Ok(SamplingDefaults {
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        repetition_penalty,
+        frequency_penalty,
+        presence_penalty,
+        seed,
+        max_tokens,
     })
 }
 

@@ -116,7 +116,9 @@ impl<'m> Scheduler<'m> {
         if tokens > context {
             return Err(Refused::PromptTooLong { tokens, context });
         }
-        if self.queue.is_full() && !job.follows {
+        // Those for whom there is a place among the running leave the queue with the next step.
+        let free = self.limits.running.saturating_sub(self.running.len());
+        if self.queue.is_full(free) && !job.follows {
             return Err(Refused::QueueFull { waiting: self.queue.len() });
         }
         let entry = Entry::new(job, self.model, context)?;

@@ -31,8 +31,9 @@ impl<T> FairQueue<T> {
         self.len
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.len >= self.capacity
+    /// Whether another entry would have to wait where there is no room, when `free` of those here need not wait at all.
+    pub(super) fn is_full(&self, free: usize) -> bool {
+        self.len >= self.capacity.saturating_add(free)
     }
 
     /// Adds an entry at the end of its user's, whether there is room for it or not.
@@ -134,9 +135,9 @@ mod tests {
     #[test]
     fn what_was_taken_can_be_put_back_and_removed() {
         let mut queue = FairQueue::new(1);
-        assert!(!queue.is_full());
+        assert!(!queue.is_full(0));
         queue.push(1, "a");
-        assert!(queue.is_full());
+        assert!(queue.is_full(0) && !queue.is_full(1));
         assert_eq!(queue.pop(), Some((1, "a")));
         queue.put_back(1, "a");
         assert_eq!(queue.len(), 1);

@@ -217,7 +217,7 @@ impl Translate for MessagesStream {
         named("error", &json!({ "type": "error", "error": error }), out);
     }
 
-    fn keep_alive(&self) -> &'static [u8] {
-        b"event: ping\ndata: {\"type\": \"ping\"}\n\n"
+    fn keep_alive(&self, out: &mut Vec<u8>) {
+        named("ping", &json!({ "type": "ping" }), out);
     }
 }

@@ -1,6 +1,7 @@
 //! Anthropic's interface: `/v1/messages`, a translation of the chat of [`crate::openai::chat`].
 
 mod answer;
+mod message;
 mod request;
 
 use axum::Json;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::message::{Content, InputMessage, plain};
 use crate::error::ApiError;
 
 /// A conversation to be answered, as Anthropic's interface has it.
@@ -32,10 +33,8 @@ pub(crate) struct MessagesRequest {
     tools: Option<Vec<Tool>>,
     tool_choice: Option<ToolChoice>,
     metadata: Option<Metadata>,
-    /// Accepted: a model that thinks does so by its template.
-    #[schema(value_type = Option<Object>)]
-    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
-    thinking: Option<Map<String, Value>>,
+    /// Only `disabled`: a model that thinks does so by its template.
+    thinking: Option<Thinking>,
     /// The form of the answer.
     output_config: Option<OutputConfig>,
     /// Accepted: prompts with the same beginning share it anyway.
@@ -44,6 +43,14 @@ pub(crate) struct MessagesRequest {
     cache_control: Option<Map<String, Value>>,
     /// Only `auto` and `standard_only`.
     service_tier: Option<String>,
+}
+
+/// Whether the model thinks before it answers.
+#[derive(Debug, Deserialize, ToSchema)]
+struct Thinking {
+    #[serde(rename = "type")]
+    #[schema(pattern = "^disabled$")]
+    kind: String,
 }
 
 /// Who asks.
@@ -71,60 +78,10 @@ enum OutputFormat {
     },
 }
 
-/// A message.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct InputMessage {
-    role: Role,
-    content: Content,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Role {
-    User,
-    Assistant,
-}
-
-/// A text, or blocks.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Blocks(Vec<Block>),
-}
-
-/// A block of a message. `cache_control` and `citations` are accepted: they change nothing here.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block {
-    Text {
-        text: String,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-        #[schema(value_type = Object)]
-        input: Value,
-    },
-    ToolResult {
-        tool_use_id: String,
-        // A content of its own: the description of a type must come to an end.
-        #[schema(no_recursion)]
-        content: Option<Content>,
-        is_error: Option<bool>,
-    },
-    Thinking {
-        thinking: String,
-    },
-    RedactedThinking {},
-    Image {},
-    Document {},
-}
-
 /// A tool.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = AnthropicTool)]
 struct Tool {
     name: String,
     description: Option<String>,
@@ -145,6 +102,7 @@ struct Tool {
 /// Whether and which tool is called.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[schema(as = AnthropicToolChoice)]
 enum ToolChoice {
     Auto { disable_parallel_tool_use: Option<bool> },
     Any { disable_parallel_tool_use: Option<bool> },
@@ -163,6 +121,9 @@ impl MessagesRequest {
         }
         if self.temperature.is_some_and(|t| !(0.0..=1.0).contains(&t)) {
             return Err(ApiError::param("temperature", "it must be in 0..=1"));
+        }
+        if self.thinking.is_some_and(|thinking| thinking.kind != "disabled") {
+            return Err(ApiError::unsupported("thinking", "this model does not think apart"));
         }
         if self.service_tier.as_ref().is_some_and(|tier| !["auto", "standard_only"].contains(&tier.as_str()))
         {
@@ -238,80 +199,6 @@ impl ToolChoice {
     }
 }
 
-impl InputMessage {
-    /// Adds the messages that this one means: a tool's result is a message of its own in a chat.
-    fn append(self, path: &str, messages: &mut Vec<Value>) -> Result<(), ApiError> {
-        let blocks = match self.content {
-            Content::Text(text) => vec![Block::Text { text }],
-            Content::Blocks(blocks) => blocks,
-        };
-        let (mut text, mut thoughts, mut calls) = (String::new(), String::new(), Vec::new());
-        for (i, block) in blocks.into_iter().enumerate() {
-            let here = format!("{path}.content[{i}]");
-            match (block, self.role) {
-                (Block::Text { text: more }, _) => text.push_str(&more),
-                (Block::Thinking { thinking }, Role::Assistant) => thoughts.push_str(&thinking),
-                (Block::RedactedThinking {}, Role::Assistant) => {}
-                (Block::ToolUse { id, name, input }, Role::Assistant) => {
-                    let function = json!({ "name": name, "arguments": input.to_string() });
-                    calls.push(json!({ "id": id, "type": "function", "function": function }));
-                }
-                (Block::ToolResult { tool_use_id, content, is_error }, Role::User) => {
-                    if !text.is_empty() {
-                        messages.push(json!({ "role": "user", "content": std::mem::take(&mut text) }));
-                    }
-                    let result =
-                        content.map(|content| plain(content, &here)).transpose()?.unwrap_or_default();
-                    let result = if is_error == Some(true) { format!("Error: {result}") } else { result };
-                    messages.push(json!({ "role": "tool", "tool_call_id": tool_use_id, "content": result }));
-                }
-                (Block::Image {} | Block::Document {}, _) => return Err(no_pictures(&here)),
-                (_, Role::User) => {
-                    return Err(ApiError::param(here, "a user's message has text and tool_result blocks"));
-                }
-                (_, Role::Assistant) => {
-                    return Err(ApiError::param(
-                        here,
-                        "an assistant's message has text, thinking and tool_use blocks",
-                    ));
-                }
-            }
-        }
-        if self.role == Role::User {
-            if !text.is_empty() {
-                messages.push(json!({ "role": "user", "content": text }));
-            }
-            return Ok(());
-        }
-        let mut message = json!({ "role": "assistant", "content": text });
-        if !calls.is_empty() {
-            message["tool_calls"] = calls.into();
-        }
-        if !thoughts.is_empty() {
-            message["reasoning_content"] = thoughts.into();
-        }
-        messages.push(message);
-        Ok(())
-    }
-}
-
-/// The text of a content that may have nothing else.
-fn plain(content: Content, path: &str) -> Result<String, ApiError> {
-    let blocks = match content {
-        Content::Text(text) => return Ok(text),
-        Content::Blocks(blocks) => blocks,
-    };
-    let text = |(i, block): (usize, Block)| match block {
-        Block::Text { text } => Ok(text),
-        _ => Err(no_pictures(&format!("{path}[{i}]"))),
-    };
-    blocks.into_iter().enumerate().map(text).collect()
-}
-
-fn no_pictures(path: &str) -> ApiError {
-    ApiError::unsupported(path, "image input is not supported: this model reads text only")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,6 +256,11 @@ mod tests {
                 "messages[1].content[0]",
             ),
             (json!({ "model": "m", "max_tokens": 1, "messages": [call] }), "messages[0].content[0]"),
+            (
+                json!({ "model": "m", "max_tokens": 1, "messages": [message],
+                     "thinking": { "type": "enabled", "budget_tokens": 1024 } }),
+                "thinking",
+            ),
             (
                 json!({ "model": "m", "max_tokens": 1, "messages": [message], "service_tier": "gold" }),
                 "service_tier",

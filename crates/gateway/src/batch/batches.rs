@@ -1,13 +1,12 @@
 //! `/v1/batches`.
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
@@ -16,7 +15,7 @@ use utoipa::ToSchema;
 use super::Progress;
 use super::files::{Page, PageQuery, disk, store};
 use super::journal::Journal;
-use super::line::{self, ENDPOINTS, Fault, Line};
+use super::line::{self, Done, ENDPOINTS, Fault, Line};
 use super::store::{FileObject, Kept};
 use crate::body;
 use crate::error::ApiError;
@@ -26,6 +25,7 @@ use crate::state::Gate;
 /// How far a batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = BatchStatus)]
 pub(crate) enum Status {
     Validating,
     Failed,
@@ -182,7 +182,7 @@ pub(crate) async fn create(
 /// Lists batches, the newest first.
 pub(crate) async fn list(
     State(gate): State<Gate>,
-    Query(query): Query<PageQuery>,
+    body::Query(query): body::Query<PageQuery>,
 ) -> Result<Json<Page<Batch>>, ApiError> {
     let all: Vec<Batch> = store(&gate.app)?.list().map_err(|error| disk(&error, "batch"))?;
     let all = all.into_iter().map(|batch| gate.app.batches.refresh(batch)).collect();
@@ -190,7 +190,10 @@ pub(crate) async fn list(
 }
 
 /// Tells how far a batch is.
-pub(crate) async fn get(State(gate): State<Gate>, Path(id): Path<String>) -> Result<Json<Batch>, ApiError> {
+pub(crate) async fn get(
+    State(gate): State<Gate>,
+    body::Path(id): body::Path,
+) -> Result<Json<Batch>, ApiError> {
     let batch = store(&gate.app)?.get(&id).map_err(|error| disk(&error, "batch"))?;
     Ok(Json(gate.app.batches.refresh(batch)))
 }
@@ -198,14 +201,19 @@ pub(crate) async fn get(State(gate): State<Gate>, Path(id): Path<String>) -> Res
 /// Stops a batch; the results so far are kept.
 pub(crate) async fn cancel(
     State(gate): State<Gate>,
-    Path(id): Path<String>,
+    body::Path(id): body::Path,
 ) -> Result<Json<Batch>, ApiError> {
-    let batch: Batch = store(&gate.app)?.get(&id).map_err(|error| disk(&error, "batch"))?;
+    let store = store(&gate.app)?;
+    let batch: Batch = store.get(&id).map_err(|error| disk(&error, "batch"))?;
     let is_running = gate.app.batches.live().get(&id).map(|live| live.cancel.send_replace(true)).is_some();
     if !is_running {
         return Err(ApiError::bad_request("This batch has ended already"));
     }
-    Ok(Json(gate.app.batches.refresh(batch)))
+    let mut batch = gate.app.batches.refresh(batch);
+    batch.cancelling_at.get_or_insert_with(ids::now);
+    // A process that starts anew knows of it too.
+    store.put(&batch).map_err(|error| disk(&error, "batch"))?;
+    Ok(Json(batch))
 }
 
 /// Goes on with the batches that the process before left.
@@ -213,13 +221,13 @@ pub(crate) fn resume(gate: &Gate) {
     let Some(store) = &gate.app.store else { return };
     let Ok(mut all) = store.list::<Batch>() else { return };
     all.reverse();
-    let is_open =
-        |batch: &Batch| matches!(batch.status, Status::Validating | Status::InProgress | Status::Finalizing);
-    all.into_iter().filter(is_open).for_each(|batch| start(gate, batch));
+    let has_ended =
+        |batch: &Batch| matches!(batch.status, Status::Failed | Status::Completed | Status::Cancelled);
+    all.into_iter().filter(|batch| !has_ended(batch)).for_each(|batch| start(gate, batch));
 }
 
 fn start(gate: &Gate, mut batch: Batch) {
-    let (cancel, cancelled) = watch::channel(false);
+    let (cancel, cancelled) = watch::channel(batch.status == Status::Cancelling);
     gate.app.batches.live().insert(batch.id.clone(), Live { cancel, counts: batch.request_counts });
     let gate = gate.clone();
     tokio::spawn(async move {
@@ -263,14 +271,14 @@ async fn work(gate: &Gate, batch: &mut Batch, mut cancelled: watch::Receiver<boo
         }
     };
     let total = lines.len();
-    let mut journal = Journal::open(&store.journal::<Batch>(&batch.id)?)?;
-    batch.status = Status::InProgress;
+    let mut journal = Journal::open(&store.journal::<Batch>(&batch.id)?, &lines)?;
+    if !*cancelled.borrow() {
+        batch.status = Status::InProgress;
+    }
     batch.in_progress_at.get_or_insert_with(ids::now);
     batch.request_counts = Progress::of(total, &journal.done).into();
     store.put(batch)?;
-    let done: HashSet<usize> = journal.done.iter().map(|(place, _)| *place).collect();
-    let open = lines.into_iter().enumerate().filter(|(place, _)| !done.contains(place)).collect();
-    let mut results = std::pin::pin!(line::run(gate.api.clone(), open, app.config.parallel));
+    let mut results = std::pin::pin!(line::run(gate.api.clone(), lines, &journal, app.config.parallel));
     loop {
         let counts: Counts = Progress::of(total, &journal.done).into();
         batch.request_counts = counts;
@@ -279,13 +287,13 @@ async fn work(gate: &Gate, batch: &mut Batch, mut cancelled: watch::Receiver<boo
         }
         let next = tokio::select! {
             _ = cancelled.wait_for(|is| *is) => {
-                batch.cancelling_at = Some(ids::now());
+                batch.cancelling_at.get_or_insert_with(ids::now);
                 break;
             }
             next = results.next() => next,
         };
-        let Some((place, outcome)) = next else { break };
-        journal.add(place, outcome)?;
+        let Some(Done { place, request, outcome }) = next else { break };
+        journal.add(place, request, outcome)?;
     }
     batch.finalizing_at = Some(ids::now());
     let journal = keep(&store, batch, journal).await?;

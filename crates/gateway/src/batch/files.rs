@@ -4,7 +4,8 @@ use std::io;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Multipart, Path, Query, State};
+use axum::extract::State;
+use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use utoipa::{IntoParams, ToSchema};
 
 use super::store::{FileObject, Kept, Store};
+use crate::body;
 use crate::error::ApiError;
 use crate::limits;
 use crate::state::App;
@@ -90,9 +92,10 @@ pub(crate) fn disk(error: &io::Error, what: &str) -> ApiError {
 /// Takes a file in.
 pub(crate) async fn create(
     State(app): State<App>,
-    mut form: Multipart,
+    form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<FileObject>, ApiError> {
     let store = store(&app)?;
+    let mut form = form.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let mut file = FileObject::new("", "", 0);
     let path = store.content(&file.id).map_err(|error| disk(&error, "file"))?;
     let taken = tokio::time::timeout(limits::UPLOAD_TIME, take(&mut form, &mut file, &path)).await;
@@ -108,7 +111,7 @@ pub(crate) async fn create(
 
 /// Reads the form, the file's content to the disk piece by piece.
 async fn take(form: &mut Multipart, file: &mut FileObject, path: &std::path::Path) -> Result<(), ApiError> {
-    let broken = |error: axum::extract::multipart::MultipartError| match error.status() {
+    let broken = |error: MultipartError| match error.status() {
         axum::http::StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(limits::FILE),
         _ => ApiError::bad_request(error.body_text()),
     };
@@ -142,7 +145,7 @@ async fn take(form: &mut Multipart, file: &mut FileObject, path: &std::path::Pat
 /// Lists files, the newest first.
 pub(crate) async fn list(
     State(app): State<App>,
-    Query(query): Query<PageQuery>,
+    body::Query(query): body::Query<PageQuery>,
 ) -> Result<Json<Page<FileObject>>, ApiError> {
     let mut all: Vec<FileObject> = store(&app)?.list().map_err(|error| disk(&error, "file"))?;
     if let Some(purpose) = &query.purpose {
@@ -154,7 +157,7 @@ pub(crate) async fn list(
 /// Describes a file.
 pub(crate) async fn get(
     State(app): State<App>,
-    Path(id): Path<String>,
+    body::Path(id): body::Path,
 ) -> Result<Json<FileObject>, ApiError> {
     Ok(Json(store(&app)?.get(&id).map_err(|error| disk(&error, "file"))?))
 }
@@ -162,14 +165,17 @@ pub(crate) async fn get(
 /// Deletes a file.
 pub(crate) async fn delete(
     State(app): State<App>,
-    Path(id): Path<String>,
+    body::Path(id): body::Path,
 ) -> Result<Json<Deleted>, ApiError> {
     store(&app)?.delete_file(&id).map_err(|error| disk(&error, "file"))?;
     Ok(Json(Deleted { id, object: "file", deleted: true }))
 }
 
 /// Gives a file's content.
-pub(crate) async fn content(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn content(
+    State(app): State<App>,
+    body::Path(id): body::Path,
+) -> Result<Response, ApiError> {
     let path = store(&app)?.content(&id).map_err(|error| disk(&error, "file"))?;
     let bytes = tokio::fs::read(path).await.map_err(|error| disk(&error, "file"))?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from(bytes)).into_response())

@@ -1,6 +1,7 @@
 //! The lines of a batch: requests and results, as OpenAI's JSONL has them.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io::BufRead;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use utoipa::ToSchema;
 
+use super::journal::Journal;
 use crate::error::ApiError;
 use crate::{ids, limits, ws};
 
@@ -29,6 +31,14 @@ pub(crate) struct Line {
     method: String,
     pub(crate) url: String,
     body: Box<RawValue>,
+}
+
+impl Line {
+    /// A number that another request hardly has.
+    pub(crate) fn digest(&self) -> u64 {
+        let request = (&self.custom_id, &self.url, self.body.get());
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(request)
+    }
 }
 
 /// What came of a request.
@@ -120,17 +130,27 @@ pub(crate) fn parse(input: impl BufRead, endpoint: Option<&str>) -> Result<Vec<L
     if faults.is_empty() { Ok(lines) } else { Err(faults) }
 }
 
-/// Runs requests, this many at a time. They come back as they end, each with its place.
+/// A result, with the place of its request and the request's digest.
+pub(crate) struct Done {
+    pub(crate) place: usize,
+    pub(crate) request: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// Runs the requests that have no result yet, this many at a time. They come back as they end.
 pub(crate) fn run(
     api: Router,
-    lines: Vec<(usize, Line)>,
+    lines: Vec<Line>,
+    journal: &Journal,
     at_once: usize,
-) -> impl Stream<Item = (usize, Outcome)> + Send {
-    let one = move |(place, line)| {
+) -> impl Stream<Item = Done> + Send + use<> {
+    let done: HashSet<usize> = journal.done.iter().map(|(place, _)| *place).collect();
+    let open = lines.into_iter().enumerate().filter(move |(place, _)| !done.contains(place));
+    let one = move |(place, line): (usize, Line)| {
         let api = api.clone();
-        async move { (place, answer(&api, line).await) }
+        async move { Done { place, request: line.digest(), outcome: answer(&api, line).await } }
     };
-    stream::iter(lines).map(one).buffer_unordered(at_once.max(1))
+    stream::iter(open).map(one).buffer_unordered(at_once.max(1))
 }
 
 /// Runs one request. When the server is busy or loading, it waits: a batch has time.

@@ -1,6 +1,5 @@
 //! A batch from file to file, without a server.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use futures_util::StreamExt;
 use thiserror::Error;
 
 use super::journal::Journal;
-use super::line::{self, Fault};
+use super::line::{self, Done, Fault};
 use crate::config::Config;
 use crate::router;
 use crate::state::App;
@@ -82,17 +81,15 @@ pub async fn run_file(
     let mut name = output.as_os_str().to_owned();
     name.push(".part");
     let part = PathBuf::from(name);
-    let mut journal = Journal::open(&part).map_err(failed(&part))?;
+    let mut journal = Journal::open(&part, &lines).map_err(failed(&part))?;
     let at_once = config.parallel;
     let app = App::new(config, None);
     app.models.get(None).await.map_err(|error| BatchError::Model(error.message))?;
     let total = lines.len();
-    let done: HashSet<usize> = journal.done.iter().map(|(place, _)| *place).collect();
-    let open: Vec<_> = lines.into_iter().enumerate().filter(|(place, _)| !done.contains(place)).collect();
     tell(Progress::of(total, &journal.done));
-    let mut results = std::pin::pin!(line::run(router::api(app), open, at_once));
-    while let Some((place, outcome)) = results.next().await {
-        journal.add(place, outcome).map_err(failed(&part))?;
+    let mut results = std::pin::pin!(line::run(router::api(app), lines, &journal, at_once));
+    while let Some(Done { place, request, outcome }) = results.next().await {
+        journal.add(place, request, outcome).map_err(failed(&part))?;
         tell(Progress::of(total, &journal.done));
     }
     let progress = Progress::of(total, &journal.done);

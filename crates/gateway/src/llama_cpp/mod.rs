@@ -9,8 +9,10 @@ use utoipa::ToSchema;
 use crate::anthropic::TokenCount;
 use crate::body;
 use crate::config::Origin;
+use crate::engine_thread::Handle;
 use crate::error::ApiError;
 use crate::openai::chat::{self, ChatRequest};
+use crate::openai::knobs::Knobs;
 use crate::prompt;
 use crate::state::App;
 
@@ -32,6 +34,7 @@ pub(crate) struct TemplateRequest {
 
 /// A conversation as the model reads it.
 #[derive(Serialize, ToSchema)]
+#[schema(as = LaidOut)]
 pub(crate) struct Prompt {
     prompt: String,
 }
@@ -51,6 +54,43 @@ pub(crate) struct Props {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Settings {
     n_ctx: usize,
+    params: Params,
+}
+
+/// How tokens are chosen in OpenAI's interface where a request does not say.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Params {
+    /// 2^32 - 1 where every request gets one by chance.
+    seed: u64,
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    min_p: f32,
+    repeat_penalty: f32,
+    presence_penalty: f32,
+    frequency_penalty: f32,
+    /// Tokens of an answer at most; -1 until the context is full.
+    n_predict: i64,
+}
+
+/// Stands for a seed by chance.
+const RANDOM_SEED: u64 = 0xFFFF_FFFF;
+
+impl Params {
+    fn of(handle: &Handle) -> Result<Self, ApiError> {
+        let sampling = Knobs::default().sampling(handle)?;
+        Ok(Self {
+            seed: handle.defaults.seed.unwrap_or(RANDOM_SEED),
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            repeat_penalty: sampling.repetition_penalty,
+            presence_penalty: sampling.presence_penalty,
+            frequency_penalty: sampling.frequency_penalty,
+            n_predict: handle.defaults.max_tokens.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX)),
+        })
+    }
 }
 
 fn path(origin: &Origin) -> String {
@@ -76,7 +116,7 @@ pub(crate) async fn apply_template(
         .map(|_| Value::from(request.tools.unwrap_or_default()));
     let messages = chat::messages(chat.messages)?;
     let begins = request.add_generation_prompt.unwrap_or(true);
-    let prompt = prompt::template(&handle.card)?.render(&messages, tools.as_ref(), begins)?;
+    let prompt = prompt::layout(&handle.card, &messages)?.render(&messages, tools.as_ref(), begins)?;
     Ok(Json(Prompt { prompt }))
 }
 
@@ -102,6 +142,6 @@ pub(crate) async fn props(State(app): State<App>) -> Result<Json<Props>, ApiErro
             .as_ref()
             .map_or_else(String::new, |template| template.source().to_owned()),
         build_info: chat::FINGERPRINT,
-        default_generation_settings: Settings { n_ctx: card.context },
+        default_generation_settings: Settings { n_ctx: card.context, params: Params::of(&handle)? },
     }))
 }

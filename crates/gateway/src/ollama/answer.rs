@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::scheduler::{Event, Reason, Usage};
+use engine::scheduler::{Event, Reason, TokenLogprob, Usage};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -12,6 +12,7 @@ use crate::collect::Answer;
 use crate::engine_thread::Handle;
 use crate::error::ApiError;
 use crate::ids;
+use crate::openai::chat::Logprob;
 use crate::stream::{Render, json as write_json};
 use crate::tools::{Format, Piece, Splitter};
 
@@ -29,19 +30,33 @@ pub(crate) struct Line {
     pub(crate) done: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) done_reason: Option<&'static str>,
+    /// Of the tokens of this line, if they are wanted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) logprobs: Vec<Logprob>,
     #[serde(flatten)]
-    pub(crate) times: Option<Times>,
+    pub(crate) times: Times,
 }
 
-/// What an answer took.
-#[derive(Serialize, ToSchema)]
+/// A time as Ollama tells it.
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What an answer took; only in the last line.
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct Times {
-    total_duration: u64,
-    load_duration: u64,
-    prompt_eval_count: usize,
-    prompt_eval_duration: u64,
-    eval_count: usize,
-    eval_duration: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_eval_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_eval_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_duration: Option<u64>,
 }
 
 /// What the assistant says.
@@ -80,8 +95,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A line with these pieces.
-    pub(crate) fn line(&self, pieces: Vec<Piece>) -> Line {
+    /// A line with these pieces, made of these tokens.
+    pub(crate) fn line(&self, pieces: Vec<Piece>, tokens: Vec<TokenLogprob>) -> Line {
         let (mut content, mut tool_calls) = (String::new(), Vec::new());
         for piece in pieces {
             match piece {
@@ -94,6 +109,7 @@ impl Writer {
         let line = Line {
             model: self.handle.card.name.clone(),
             created_at: super::time(ids::now()),
+            logprobs: tokens.iter().map(|token| Logprob::new(&self.handle.card, token)).collect(),
             ..Line::default()
         };
         if self.chat {
@@ -104,20 +120,25 @@ impl Writer {
     }
 
     /// The last line.
-    pub(crate) fn last(&self, pieces: Vec<Piece>, reason: Option<Reason>, usage: &Usage) -> Line {
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    pub(crate) fn last(
+        &self,
+        pieces: Vec<Piece>,
+        tokens: Vec<TokenLogprob>,
+        reason: Option<Reason>,
+        usage: &Usage,
+    ) -> Line {
         Line {
             done: true,
             done_reason: Some(if reason == Some(Reason::Length) { "length" } else { "stop" }),
-            times: Some(Times {
-                total_duration: nanos(self.started.elapsed()),
-                load_duration: nanos(self.load),
-                prompt_eval_count: usage.prompt_tokens,
-                prompt_eval_duration: nanos(usage.prefill),
-                eval_count: usage.completion_tokens,
-                eval_duration: nanos(usage.decode),
-            }),
-            ..self.line(pieces)
+            times: Times {
+                total_duration: Some(nanos(self.started.elapsed())),
+                load_duration: Some(nanos(self.load)),
+                prompt_eval_count: Some(usage.prompt_tokens),
+                prompt_eval_duration: Some(nanos(usage.prefill)),
+                eval_count: Some(usage.completion_tokens),
+                eval_duration: Some(nanos(usage.decode)),
+            },
+            ..self.line(pieces, tokens)
         }
     }
 
@@ -126,7 +147,7 @@ impl Writer {
         let mut splitter = Splitter::new(self.calls);
         let mut pieces = splitter.push(&answer.text);
         pieces.extend(splitter.finish());
-        self.last(pieces, answer.reason, &answer.usage)
+        self.last(pieces, answer.logprobs.clone(), answer.reason, &answer.usage)
     }
 }
 
@@ -134,11 +155,13 @@ impl Writer {
 pub(crate) struct Lines {
     splitter: Splitter,
     writer: Writer,
+    /// Tokens whose text has not been certain yet.
+    tokens: Vec<TokenLogprob>,
 }
 
 impl Lines {
     pub(crate) fn new(writer: Writer) -> Self {
-        Self { splitter: Splitter::new(writer.calls), writer }
+        Self { splitter: Splitter::new(writer.calls), writer, tokens: Vec::new() }
     }
 }
 
@@ -152,19 +175,21 @@ impl Render for Lines {
 
     fn event(&mut self, _index: usize, event: Event, out: &mut Vec<u8>) {
         match event {
-            Event::Token { text, .. } => {
+            Event::Token { text, logprob, .. } => {
+                self.tokens.extend(logprob);
                 let pieces = self.splitter.push(&text);
                 if !pieces.is_empty() {
-                    write_line(&self.writer.line(pieces), out);
+                    write_line(&self.writer.line(pieces, std::mem::take(&mut self.tokens)), out);
                 }
             }
             Event::Finished { text, reason, usage } => {
                 let mut pieces = self.splitter.push(&text);
                 pieces.extend(self.splitter.finish());
                 if !pieces.is_empty() {
-                    write_line(&self.writer.line(pieces), out);
+                    write_line(&self.writer.line(pieces, std::mem::take(&mut self.tokens)), out);
                 }
-                write_line(&self.writer.last(Vec::new(), Some(reason), &usage), out);
+                let tokens = std::mem::take(&mut self.tokens);
+                write_line(&self.writer.last(Vec::new(), tokens, Some(reason), &usage), out);
             }
             Event::Failed(error) => write_line(&json!({ "error": ApiError::from(error).message }), out),
             Event::Prompt(_) | Event::Embedded { .. } => {}
@@ -173,9 +198,9 @@ impl Render for Lines {
 
     fn end(&mut self, _out: &mut Vec<u8>) {}
 
-    /// Every line must be an object, so nothing can show that the stream is alive.
-    fn keep_alive(&self) -> &'static [u8] {
-        b""
+    /// Every line is an object: one that says nothing.
+    fn keep_alive(&self, out: &mut Vec<u8>) {
+        write_line(&self.writer.line(Vec::new(), Vec::new()), out);
     }
 
     fn content_type(&self) -> &'static str {

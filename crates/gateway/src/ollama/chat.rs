@@ -1,7 +1,5 @@
 //! `/api/chat`.
 
-use std::time::Instant;
-
 use axum::extract::State;
 use axum::response::Response;
 use engine::chat_template::Message;
@@ -9,11 +7,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::generate::{Writing, loaded, refuse, run};
-use super::options::{Options, Short, format, keep_alive};
+use super::options::{Options, Short, format};
+use super::request::{Wanted, loaded, open, refuse, run};
 use crate::body;
 use crate::error::ApiError;
 use crate::openai::chat::ToolDefinition;
+use crate::openai::knobs::logprobs;
 use crate::openai::types::OneOrMany;
 use crate::prompt;
 use crate::state::App;
@@ -32,7 +31,6 @@ pub(crate) struct OllamaChatRequest {
     tools: Option<Vec<ToolDefinition>>,
     stream: Option<bool>,
     /// `json`, or a JSON schema.
-    #[schema(value_type = Option<Object>)]
     format: Option<Value>,
     options: Option<Options>,
     /// How long the model is kept: seconds, or a text such as `5m`.
@@ -40,6 +38,9 @@ pub(crate) struct OllamaChatRequest {
     keep_alive: Option<Value>,
     /// Only false: the models do not think apart.
     think: Option<bool>,
+    logprobs: Option<bool>,
+    #[schema(minimum = 0, maximum = 20)]
+    top_logprobs: Option<usize>,
     #[schema(minimum = 1)]
     max_tokens: Option<usize>,
     temperature: Option<f32>,
@@ -85,12 +86,9 @@ pub(crate) async fn create(
     State(app): State<App>,
     body::Json(request): body::Json<OllamaChatRequest>,
 ) -> Result<Response, ApiError> {
-    let started = Instant::now();
     refuse("think", request.think == Some(true))?;
-    let keep = keep_alive(request.keep_alive.as_ref())?;
-    let handle = app.models.get(request.model.as_deref()).await?;
-    let load = started.elapsed();
-    app.models.keep(&handle.card.name, keep);
+    let logprobs = logprobs(request.logprobs, request.top_logprobs)?;
+    let opened = open(&app, request.model.as_deref(), request.keep_alive.as_ref()).await?;
     let short = Short {
         max_tokens: request.max_tokens,
         temperature: request.temperature,
@@ -101,16 +99,18 @@ pub(crate) async fn create(
     };
     let stream = request.stream.unwrap_or(!short.is_used());
     let turns = request.messages.unwrap_or_default();
+    let options = request.options.unwrap_or_default().or(short);
+    let grammar = format(request.format)?;
     if turns.is_empty() {
-        return Ok(loaded(handle, true, keep, started, load));
+        options.check(&opened.handle)?;
+        return Ok(loaded(opened, true));
     }
     let messages =
         turns.into_iter().enumerate().map(|(i, turn)| message(turn, i)).collect::<Result<_, _>>()?;
     let tools = request.tools.unwrap_or_default().into_iter().map(ToolDefinition::tool).collect();
     let tools = Toolbox::new(tools, Choice::Auto, true)?;
-    let prepared = prompt::prepare(&handle.card, messages, tools.as_ref(), format(request.format)?)?;
-    let options = request.options.unwrap_or_default().or(short);
-    run(handle, prepared, &options, stream, Writing { chat: true, started, load }).await
+    let prepared = prompt::prepare(&opened.handle.card, messages, tools.as_ref(), grammar)?;
+    run(opened, prepared, &options, Wanted { chat: true, stream, logprobs }).await
 }
 
 fn message(turn: OllamaTurn, i: usize) -> Result<Message, ApiError> {

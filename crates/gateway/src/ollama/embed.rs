@@ -1,14 +1,14 @@
 //! `/api/embed` and the older `/api/embeddings`.
 
-use std::time::Instant;
-
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::options::{Options, keep_alive};
+use super::answer::nanos;
+use super::options::Options;
+use super::request::{Opened, open};
 use crate::body;
 use crate::embedding::embed;
 use crate::error::ApiError;
@@ -48,32 +48,29 @@ pub(crate) async fn create(
     State(app): State<App>,
     body::Json(request): body::Json<EmbedRequest>,
 ) -> Result<Json<Embeddings>, ApiError> {
-    let started = Instant::now();
-    let keep = keep_alive(request.keep_alive.as_ref())?;
-    let handle = app.models.get(request.model.as_deref()).await?;
-    let load = started.elapsed();
-    app.models.keep(&handle.card.name, keep);
+    let opened = open(&app, request.model.as_deref(), request.keep_alive.as_ref()).await?;
+    let Opened { handle, started, load, .. } = opened;
     let card = &handle.card;
     if request.dimensions.is_some_and(|dimensions| dimensions != card.dim) {
         return Err(ApiError::unsupported("dimensions", format!("this model's vectors have {}", card.dim)));
     }
-    if let Some(options) = &request.options {
-        options.sampling(card)?;
-    }
+    let options = request.options.unwrap_or_default();
+    options.check(&handle)?;
     let mut prompts = Vec::new();
     for text in request.input.all() {
         let mut prompt = card.encode(&text)?;
         if request.truncate == Some(true) {
             prompt.truncate(card.context);
         }
+        options.max_tokens(&handle, prompt.len())?;
         prompts.push(prompt);
     }
     let embedded = embed(handle.clone(), prompts, user(None), "input").await?;
     Ok(Json(Embeddings {
         model: card.name.clone(),
         embeddings: embedded.vectors,
-        total_duration: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-        load_duration: u64::try_from(load.as_nanos()).unwrap_or(u64::MAX),
+        total_duration: nanos(started.elapsed()),
+        load_duration: nanos(load),
         prompt_eval_count: embedded.tokens,
     }))
 }
@@ -102,13 +99,11 @@ pub(crate) async fn create_old(
     State(app): State<App>,
     body::Json(request): body::Json<OldEmbedRequest>,
 ) -> Result<Json<OldEmbedding>, ApiError> {
-    let keep = keep_alive(request.keep_alive.as_ref())?;
-    let handle = app.models.get(request.model.as_deref()).await?;
-    app.models.keep(&handle.card.name, keep);
-    if let Some(options) = &request.options {
-        options.sampling(&handle.card)?;
-    }
+    let Opened { handle, .. } = open(&app, request.model.as_deref(), request.keep_alive.as_ref()).await?;
+    let options = request.options.unwrap_or_default();
+    options.check(&handle)?;
     let prompt = handle.card.encode(&request.prompt)?;
+    options.max_tokens(&handle, prompt.len())?;
     let mut embedded = embed(handle, vec![prompt], user(None), "prompt").await?;
     Ok(Json(OldEmbedding { embedding: embedded.vectors.pop().unwrap_or_default() }))
 }

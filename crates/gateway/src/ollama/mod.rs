@@ -9,6 +9,7 @@ pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod models;
 pub(crate) mod options;
+mod request;
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat};

@@ -33,15 +33,18 @@ pub(crate) struct Tag {
     digest: String,
     details: Details,
     #[serde(flatten)]
-    running: Option<Running>,
+    running: Running,
 }
 
-/// What only a loaded model has.
-#[derive(Serialize, ToSchema)]
+/// What only `/api/ps` tells.
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct Running {
-    expires_at: String,
-    size_vram: u64,
-    context_length: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_vram: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_length: Option<usize>,
 }
 
 /// What a model is.
@@ -80,9 +83,9 @@ fn tag(app: &App, slot: &Slot) -> Tag {
     let card = loaded.as_ref().map(|handle| &handle.card);
     let (size, modified) = slot.source.file();
     let running = slot.idle().zip(card).map(|(idle, card)| Running {
-        expires_at: time(ids::now() + app.config.idle.saturating_sub(idle).as_secs()),
-        size_vram: 0,
-        context_length: card.context,
+        expires_at: Some(time(ids::now() + app.config.idle.saturating_sub(idle).as_secs())),
+        size_vram: Some(0),
+        context_length: Some(card.context),
     });
     Tag {
         digest: digest(&name, size, modified),
@@ -91,13 +94,13 @@ fn tag(app: &App, slot: &Slot) -> Tag {
         modified_at: time(modified),
         size,
         details: card.map(details).unwrap_or_default(),
-        running,
+        running: running.unwrap_or_default(),
     }
 }
 
 /// All models.
 pub(crate) async fn tags(State(app): State<App>) -> Json<Tags> {
-    let models = app.models.slots().iter().map(|slot| Tag { running: None, ..tag(&app, slot) });
+    let models = app.models.slots().iter().map(|slot| Tag { running: Running::default(), ..tag(&app, slot) });
     Json(Tags { models: models.collect() })
 }
 

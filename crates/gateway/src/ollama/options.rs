@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::card::Card;
+use crate::engine_thread::Handle;
 use crate::error::ApiError;
 use crate::grammar::Grammar;
 use crate::ids;
@@ -37,39 +37,62 @@ pub(crate) struct Options {
     /// Tokens at most; negative until the context is full.
     pub(crate) num_predict: Option<i64>,
     pub(crate) stop: Option<OneOrMany>,
-    /// At most the server's own context.
+    /// Positions of prompt and answer; at most the server's own context.
+    #[schema(minimum = 1)]
     pub(crate) num_ctx: Option<usize>,
 }
 
 impl Options {
-    /// Sampling with Ollama's defaults.
+    /// Sampling with Ollama's defaults where the server has none of its own.
     ///
     /// # Errors
     /// 400 that names the option.
-    pub(crate) fn sampling(&self, card: &Card) -> Result<Sampling, ApiError> {
+    pub(crate) fn sampling(&self, handle: &Handle) -> Result<Sampling, ApiError> {
+        let server = handle.defaults;
         let sampling = Sampling {
-            temperature: self.temperature.unwrap_or(0.8),
-            top_k: self.top_k.unwrap_or(40),
-            top_p: self.top_p.unwrap_or(0.9),
-            min_p: self.min_p.unwrap_or(0.0),
-            repetition_penalty: self.repeat_penalty.unwrap_or(1.1),
-            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
-            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            temperature: self.temperature.or(server.temperature).unwrap_or(0.8),
+            top_k: self.top_k.or(server.top_k).unwrap_or(40),
+            top_p: self.top_p.or(server.top_p).unwrap_or(0.9),
+            min_p: self.min_p.or(server.min_p).unwrap_or(0.0),
+            repetition_penalty: self.repeat_penalty.or(server.repetition_penalty).unwrap_or(1.1),
+            frequency_penalty: self.frequency_penalty.or(server.frequency_penalty).unwrap_or(0.0),
+            presence_penalty: self.presence_penalty.or(server.presence_penalty).unwrap_or(0.0),
             penalty_window: self.repeat_last_n.map_or(64, |n| usize::try_from(n).unwrap_or(usize::MAX)),
             logit_bias: Vec::new(),
-            seed: self.seed.map_or_else(ids::seed, |seed| seed as u64),
+            seed: self.seed.map(|seed| seed as u64).or(server.seed).unwrap_or_else(ids::seed),
         };
-        sampling.check(card.vocab_size).map_err(|error| ApiError::param("options", error.to_string()))?;
-        if let Some(context) = self.num_ctx.filter(|context| *context > card.context) {
-            let message = format!("{context} is more than this server's {} (--context)", card.context);
-            return Err(ApiError::unsupported("options.num_ctx", message));
-        }
+        let checked = sampling.check(handle.card.vocab_size);
+        checked.map_err(|error| ApiError::param("options", error.to_string()))?;
         Ok(sampling)
     }
 
-    /// Tokens at most.
-    pub(crate) fn max_tokens(&self) -> Option<usize> {
-        self.num_predict.and_then(|n| usize::try_from(n).ok())
+    /// Tokens of the answer to a prompt of this length at most.
+    ///
+    /// # Errors
+    /// 400 for a `num_ctx` that the server does not have, or that the prompt is too long for.
+    pub(crate) fn max_tokens(&self, handle: &Handle, prompt: usize) -> Result<Option<usize>, ApiError> {
+        let wanted = match self.num_predict {
+            Some(n) => usize::try_from(n).ok(),
+            None => handle.defaults.max_tokens,
+        };
+        let (Some(context), most) = (self.num_ctx, handle.card.context) else { return Ok(wanted) };
+        if !(1..=most).contains(&context) {
+            let message = format!("{context} is not in 1..={most}, this server's (--context)");
+            return Err(ApiError::unsupported("options.num_ctx", message));
+        }
+        if prompt > context {
+            return Err(ApiError::context_length("options.num_ctx", prompt, context));
+        }
+        // As in the whole context: the last token needs no place of its own.
+        let room = context - prompt + 1;
+        Ok(Some(wanted.map_or(room, |wanted| wanted.min(room))))
+    }
+
+    /// 400 for options that no request could have, whatever its prompt.
+    pub(crate) fn check(&self, handle: &Handle) -> Result<(), ApiError> {
+        self.sampling(handle)?;
+        self.stops()?;
+        self.max_tokens(handle, 0).map(drop)
     }
 
     /// Stop strings.

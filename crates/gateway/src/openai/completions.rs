@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use engine::scheduler::Job;
 
+use super::chunks::include_usage;
 use super::knobs::{choices, stops, user};
 use crate::body;
 use crate::card::Card;
@@ -42,10 +43,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let handle = app.models.get(request.model.as_deref()).await?;
     let stream = request.stream.unwrap_or(false);
-    let include_usage = request.stream_options.as_ref().is_some_and(|o| o.include_usage.unwrap_or(false));
-    if request.stream_options.is_some() && !stream {
-        return Err(ApiError::param("stream_options", "only allowed when 'stream' is true"));
-    }
+    let include_usage = include_usage(request.stream_options.as_ref(), stream)?;
     let ValidCompletion { jobs, shape } = validate(request, &handle)?;
     let generation = submit(handle.clone(), jobs).await?;
     if stream {
@@ -76,9 +74,10 @@ pub(crate) fn validate(request: CompletionRequest, handle: &Handle) -> Result<Va
         return Err(ApiError::unsupported("suffix", "the model was not made to fill in"));
     }
     let logprobs = request.logprobs.map(|n| super::knobs::top(Some(n), "logprobs")).transpose()?;
-    let sampling = request.knobs().sampling(card.vocab_size)?;
+    let sampling = request.knobs().sampling(handle)?;
     let user = user(request.user.as_deref());
     let stop = stops(request.stop, "stop")?;
+    let max_tokens = request.max_tokens.or(handle.defaults.max_tokens).unwrap_or(DEFAULT_TOKENS);
     let echo = request.echo.unwrap_or(false);
     let prompts = prompts(card, request.prompt.unwrap_or(Prompt::Text(String::new())))?;
     if prompts.is_empty() || prompts.len() > limits::PROMPTS {
@@ -96,7 +95,7 @@ pub(crate) fn validate(request: CompletionRequest, handle: &Handle) -> Result<Va
             jobs.push(Job {
                 user,
                 prompt: prompt.clone(),
-                max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
+                max_tokens: Some(max_tokens),
                 sampling,
                 stop: stop.clone(),
                 ignore_eos: request.ignore_eos.unwrap_or(false),

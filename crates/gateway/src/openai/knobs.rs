@@ -6,8 +6,15 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use engine::sampler::Sampling;
 
 use super::types::OneOrMany;
+use crate::engine_thread::Handle;
 use crate::error::ApiError;
 use crate::{ids, limits};
+
+/// OpenAI's temperature where nobody says one.
+pub(crate) const TEMPERATURE: f32 = 1.0;
+
+/// OpenAI's `top_p` where nobody says one.
+pub(crate) const TOP_P: f32 = 1.0;
 
 /// How tokens are chosen, as a request says it.
 #[derive(Debug, Default)]
@@ -24,29 +31,35 @@ pub(crate) struct Knobs {
 }
 
 impl Knobs {
-    /// Sampling with OpenAI's defaults and bounds.
+    /// Sampling with OpenAI's bounds, and its defaults where the server has none of its own.
     ///
     /// # Errors
     /// 400 that names the parameter.
-    pub(crate) fn sampling(&self, vocab_size: usize) -> Result<Sampling, ApiError> {
-        let bounded = |name: &str, value: Option<f32>, default: f32, low: f32, high: f32| {
-            let value = value.unwrap_or(default);
-            if (low..=high).contains(&value) {
-                return Ok(value);
+    pub(crate) fn sampling(&self, handle: &Handle) -> Result<Sampling, ApiError> {
+        let bounded = |name: &str, value: Option<f32>, low: f32, high: f32| match value {
+            Some(value) if !(low..=high).contains(&value) => {
+                Err(ApiError::param(name, format!("{value} is not in {low}..={high}")))
             }
-            Err(ApiError::param(name, format!("{value} is not in {low}..={high}")))
+            value => Ok(value),
         };
+        let server = handle.defaults;
+        let temperature = bounded("temperature", self.temperature, 0.0, 2.0)?;
+        let top_p = bounded("top_p", self.top_p, 0.0, 1.0)?;
+        let min_p = bounded("min_p", self.min_p, 0.0, 1.0)?;
+        let repetition = bounded("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
+        let frequency = bounded("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        let presence = bounded("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         Ok(Sampling {
-            temperature: bounded("temperature", self.temperature, 1.0, 0.0, 2.0)?,
-            top_p: bounded("top_p", self.top_p, 1.0, 0.0, 1.0)?,
-            top_k: self.top_k.unwrap_or(0),
-            min_p: bounded("min_p", self.min_p, 0.0, 0.0, 1.0)?,
-            repetition_penalty: bounded("repetition_penalty", self.repetition_penalty, 1.0, 0.01, 100.0)?,
-            frequency_penalty: bounded("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
-            presence_penalty: bounded("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
+            temperature: temperature.or(server.temperature).unwrap_or(TEMPERATURE),
+            top_p: top_p.or(server.top_p).unwrap_or(TOP_P),
+            top_k: self.top_k.or(server.top_k).unwrap_or(0),
+            min_p: min_p.or(server.min_p).unwrap_or(0.0),
+            repetition_penalty: repetition.or(server.repetition_penalty).unwrap_or(1.0),
+            frequency_penalty: frequency.or(server.frequency_penalty).unwrap_or(0.0),
+            presence_penalty: presence.or(server.presence_penalty).unwrap_or(0.0),
             penalty_window: usize::MAX,
-            logit_bias: self.bias(vocab_size)?,
-            seed: self.seed.map_or_else(ids::seed, |seed| seed as u64),
+            logit_bias: self.bias(handle.card.vocab_size)?,
+            seed: self.seed.map(|seed| seed as u64).or(server.seed).unwrap_or_else(ids::seed),
         })
     }
 
@@ -103,6 +116,18 @@ pub(crate) fn top(n: Option<usize>, name: &str) -> Result<usize, ApiError> {
         n @ 0..=limits::TOP_LOGPROBS => Ok(n),
         n => Err(ApiError::param(name, format!("{n} is not in 0..={}", limits::TOP_LOGPROBS))),
     }
+}
+
+/// Whether log-probabilities are told, and those of how many of the likeliest tokens.
+pub(crate) fn logprobs(
+    logprobs: Option<bool>,
+    top_logprobs: Option<usize>,
+) -> Result<Option<usize>, ApiError> {
+    let is_wanted = logprobs.unwrap_or(false);
+    if top_logprobs.is_some() && !is_wanted {
+        return Err(ApiError::param("top_logprobs", "only allowed when 'logprobs' is true"));
+    }
+    Ok(is_wanted.then_some(top(top_logprobs, "top_logprobs")?))
 }
 
 /// The number by which the scheduler tells users apart.

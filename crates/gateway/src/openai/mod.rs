@@ -1,6 +1,7 @@
 //! OpenAI's interface, as its published specification has it.
 
 pub(crate) mod chat;
+pub(crate) mod chunks;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 pub(crate) mod knobs;

@@ -1,10 +1,11 @@
 //! `/v1/models`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::body;
 use crate::error::ApiError;
 use crate::models::Slot;
 use crate::state::App;
@@ -66,7 +67,7 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
 /// One of them.
 pub(crate) async fn get(
     State(app): State<App>,
-    Path(id): Path<String>,
+    body::Path(id): body::Path,
 ) -> Result<Json<ModelObject>, ApiError> {
     Ok(Json(object(app.models.find(&id)?)))
 }

@@ -30,8 +30,7 @@ impl OneOrMany {
 pub(crate) struct StreamOptions {
     /// A last event with the usage of the whole.
     pub(crate) include_usage: Option<bool>,
-    /// Accepted for clients that always send it; nothing is added to hide lengths.
-    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
+    /// Only false: nothing is added to hide lengths.
     pub(crate) include_obfuscation: Option<bool>,
 }
 

@@ -65,11 +65,31 @@ pub(crate) struct Connected {
     error: Option<serde_json::Value>,
 }
 
+/// Media type of most bodies.
+const JSON: &str = "application/json";
+
+/// A file that is sent to `/v1/files`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Upload {
+    /// The content, a request a line.
+    #[schema(format = Binary)]
+    file: String,
+    /// Always `batch`.
+    #[schema(pattern = "^batch$")]
+    purpose: String,
+}
+
 /// The text in the making.
 pub(crate) struct Document {
     paths: Map<String, Value>,
     schemas: Map<String, Value>,
+    /// Names that two types have.
+    #[cfg(test)]
+    ambiguous: Vec<String>,
 }
+
+/// A schema and the media type of what has it.
+pub(crate) type Content = (&'static str, Value);
 
 /// One operation. Its parameters in the path are told from the path.
 pub(crate) struct Operation {
@@ -77,41 +97,62 @@ pub(crate) struct Operation {
     path: &'static str,
     tag: &'static str,
     summary: &'static str,
-    /// Media type of the answer when it is streamed.
-    stream: Option<&'static str>,
-    /// Statuses beside 200.
+    /// Parameters of the query, as the text has them.
+    query: Vec<Value>,
+    request: Option<Content>,
+    /// The status when all went well.
+    status: u16,
+    /// Its bodies: one for each media type.
+    answers: Vec<Content>,
+    /// Other statuses, and the body of all of them.
     errors: &'static [u16],
+    error: Value,
 }
 
 impl Document {
     fn new() -> Self {
-        Self { paths: Map::new(), schemas: Map::new() }
+        Self {
+            paths: Map::new(),
+            schemas: Map::new(),
+            #[cfg(test)]
+            ambiguous: Vec::new(),
+        }
     }
 
     /// The reference to a type's schema, which is kept with all that it is made of.
     fn schema<T: ToSchema>(&mut self) -> Value {
-        let mut schemas: Vec<(String, RefOr<Schema>)> = vec![(T::name().into_owned(), T::schema())];
-        T::schemas(&mut schemas);
-        for (name, schema) in schemas {
-            if let Ok(schema) = serde_json::to_value(schema) {
-                self.schemas.insert(name, schema);
-            }
-        }
-        json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
+        self.schema_as::<T>(&T::name())
     }
 
-    /// Adds an operation with these bodies.
-    fn add(&mut self, operation: &Operation, request: Option<Value>, answer: Value, error: &Value) {
-        let mut content = Map::new();
-        content.insert("application/json".to_owned(), json!({ "schema": answer }));
-        if let Some(stream) = operation.stream {
-            content.insert(stream.to_owned(), json!({ "schema": { "type": "string" } }));
+    /// The same, for a type whose own name is also that of another.
+    fn schema_as<T: ToSchema>(&mut self, name: &str) -> Value {
+        let mut schemas: Vec<(String, RefOr<Schema>)> = vec![(name.to_owned(), T::schema())];
+        T::schemas(&mut schemas);
+        for (name, schema) in schemas {
+            let Ok(schema) = serde_json::to_value(schema) else { continue };
+            #[cfg(test)]
+            if self.schemas.get(&name).is_some_and(|other| *other != schema) {
+                self.ambiguous.push(name.clone());
+            }
+            self.schemas.insert(name, schema);
         }
+        json!({ "$ref": format!("#/components/schemas/{name}") })
+    }
+
+    /// Adds an operation.
+    fn add(&mut self, operation: Operation) {
+        let Operation { method, path, tag, summary, query, request, status, answers, errors, error } =
+            operation;
+        let content = |contents: Vec<Content>| -> Map<String, Value> {
+            let of = |(media, schema): Content| (media.to_owned(), json!({ "schema": schema }));
+            contents.into_iter().map(of).collect()
+        };
         let mut responses = Map::new();
-        responses.insert("200".to_owned(), json!({ "description": "Done", "content": content }));
-        for status in operation.errors {
+        responses.insert(status.to_string(), json!({ "description": "Done", "content": content(answers) }));
+        for status in errors {
             let description = match status {
                 400 => "The request is wrong; the parameter is named",
+                403 => "Not for this client",
                 404 => "There is no such thing",
                 408 => "The body did not come in time",
                 413 => "The body is too large",
@@ -120,31 +161,26 @@ impl Document {
                 503 => "Loading or stopping",
                 _ => "An error",
             };
-            let body =
-                json!({ "description": description, "content": { "application/json": { "schema": error } } });
-            responses.insert(status.to_string(), body);
+            let body = content(vec![(JSON, error.clone())]);
+            responses.insert(status.to_string(), json!({ "description": description, "content": body }));
         }
         let mut value = json!({
-            "tags": [operation.tag],
-            "summary": operation.summary,
-            "operationId": format!("{}{}", operation.method, operation.path.replace(['/', '{', '}', '.'], "_")),
+            "tags": [tag],
+            "summary": summary,
+            "operationId": format!("{method}{}", path.replace(['/', '{', '}', '.', '-'], "_")),
             "responses": responses,
         });
         if let Some(request) = request {
-            value["requestBody"] =
-                json!({ "required": true, "content": { "application/json": { "schema": request } } });
+            value["requestBody"] = json!({ "required": true, "content": content(vec![request]) });
         }
-        let parameters: Vec<Value> = operation
-            .path
-            .split('/')
-            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-            .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-            .collect();
+        let of_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(
+            |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }),
+        );
+        let parameters: Vec<Value> = of_path.chain(query).collect();
         if !parameters.is_empty() {
             value["parameters"] = parameters.into();
         }
-        let path = self.paths.entry(operation.path.to_owned()).or_insert_with(|| json!({}));
-        path[operation.method] = value;
+        self.paths.entry(path.to_owned()).or_insert_with(|| json!({}))[method] = value;
     }
 
     fn finish(self) -> Value {

@@ -1,12 +1,12 @@
 //! All operations, in the order of the router's page.
 
-use serde_json::Value;
-use utoipa::ToSchema;
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{AnthropicError, Connected, Document, ErrorBody, OllamaError, Operation};
+use super::{AnthropicError, Connected, Content, Document, ErrorBody, JSON, OllamaError, Operation, Upload};
 use crate::anthropic::{MessagesAnswer, MessagesRequest, TokenCount};
 use crate::batch::batches::{Batch, BatchRequest};
-use crate::batch::files::Page;
+use crate::batch::files::{Deleted, Page, PageQuery};
 use crate::batch::store::FileObject;
 use crate::llama_cpp::{Prompt, Props, TemplateRequest};
 use crate::openai::chat::{ChatRequest, Completion};
@@ -17,11 +17,15 @@ use crate::openai::responses::{ResponseObject, ResponsesRequest};
 use crate::tokenize::{DetokenizeRequest, Text, TokenizeRequest, Tokens};
 use crate::{health, ollama};
 
-const SSE: Option<&str> = Some("text/event-stream");
+const SSE: Option<&str> = Some(EVENTS);
+const EVENTS: &str = "text/event-stream";
 const NDJSON: Option<&str> = Some("application/x-ndjson");
 
 /// Errors of routes that run a model.
 const RUNS: &[u16] = &[400, 404, 408, 413, 429, 500, 503];
+
+/// Errors of routes that read or write the disk.
+const DISK: &[u16] = &[400, 404, 500];
 
 /// A table of operations in one interface.
 struct Table<'d> {
@@ -31,10 +35,59 @@ struct Table<'d> {
 }
 
 impl Table<'_> {
+    /// An operation that is answered in JSON, and takes nothing.
+    fn operation<A: ToSchema>(
+        &mut self,
+        method: &'static str,
+        path: &'static str,
+        summary: &'static str,
+        errors: &'static [u16],
+    ) -> Operation {
+        Operation {
+            method,
+            path,
+            tag: self.tag,
+            summary,
+            query: Vec::new(),
+            request: None,
+            status: 200,
+            answers: vec![(JSON, self.document.schema::<A>())],
+            errors,
+            error: self.error.clone(),
+        }
+    }
+
     fn get<A: ToSchema>(&mut self, path: &'static str, summary: &'static str, errors: &'static [u16]) {
-        let answer = self.document.schema::<A>();
-        let operation = Operation { method: "get", path, tag: self.tag, summary, stream: None, errors };
-        self.document.add(&operation, None, answer, &self.error);
+        let operation = self.operation::<A>("get", path, summary, errors);
+        self.document.add(operation);
+    }
+
+    /// What is no JSON.
+    fn get_other(
+        &mut self,
+        path: &'static str,
+        summary: &'static str,
+        media: &'static str,
+        errors: &'static [u16],
+    ) {
+        let answers = vec![(media, json!({ "type": "string" }))];
+        let operation = Operation { answers, ..self.operation::<ErrorBody>("get", path, summary, errors) };
+        self.document.add(operation);
+    }
+
+    /// A list of which a part is asked for.
+    fn list<T: ToSchema>(&mut self, path: &'static str, summary: &'static str)
+    where
+        Page<T>: ToSchema,
+    {
+        let query = PageQuery::into_params(|| Some(utoipa::openapi::path::ParameterIn::Query));
+        let query = query.into_iter().filter_map(|parameter| serde_json::to_value(parameter).ok()).collect();
+        let operation = Operation {
+            query,
+            answers: vec![(JSON, self.document.schema_as::<Page<T>>(&format!("{}Page", T::name())))],
+            ..self.operation::<T>("get", path, summary, &[400, 500])
+        };
+        self.document.add(operation);
     }
 
     fn post<R: ToSchema, A: ToSchema>(
@@ -43,14 +96,24 @@ impl Table<'_> {
         summary: &'static str,
         stream: Option<&'static str>,
     ) {
-        let (request, answer) = (self.document.schema::<R>(), self.document.schema::<A>());
-        let operation = Operation { method: "post", path, tag: self.tag, summary, stream, errors: RUNS };
-        self.document.add(&operation, Some(request), answer, &self.error);
+        let mut operation = self.operation::<A>("post", path, summary, RUNS);
+        operation.request = Some((JSON, self.document.schema::<R>()));
+        // Of a stream of events the schema is that of one event.
+        let text = json!({ "type": "string" });
+        let event =
+            json!({ "type": "object", "required": ["data"], "properties": { "event": text, "data": text } });
+        let streamed = |media| -> Content { (media, if media == EVENTS { event } else { text }) };
+        operation.answers.extend(stream.map(streamed));
+        self.document.add(operation);
     }
 }
 
 /// The whole text.
 pub(super) fn document() -> Value {
+    all().finish()
+}
+
+fn all() -> Document {
     let mut document = Document::new();
     let error = document.schema::<ErrorBody>();
     let mut server = Table { document: &mut document, tag: "Server", error: error.clone() };
@@ -58,21 +121,26 @@ pub(super) fn document() -> Value {
     server.get::<health::Status>("/health", "Whether requests are answered", &[503]);
     server.get::<health::Status>("/live", "Whether the process runs", &[]);
     server.get::<health::Status>("/ready", "Whether requests are answered", &[503]);
+    server.get_other("/metrics", "Figures for Prometheus", "application/openmetrics-text", &[]);
+    server.get_other("/docs", "This text for people", "text/html", &[]);
     server.post::<TokenizeRequest, Tokens>("/tokenize", "The tokens of a text", None);
     server.post::<DetokenizeRequest, Text>("/detokenize", "The text of tokens", None);
     let mut openai = Table { document: &mut document, tag: "OpenAI", error };
     openai.get::<ModelList>("/v1/models", "The models", &[]);
-    openai.get::<ModelObject>("/v1/models/{id}", "A model", &[404]);
+    openai.get::<ModelObject>("/v1/models/{id}", "A model", &[400, 404]);
     openai.post::<ChatRequest, Completion>("/v1/chat/completions", "Answers a conversation", SSE);
     openai.post::<CompletionRequest, TextCompletion>("/v1/completions", "Goes on with a text", SSE);
     openai.post::<EmbeddingRequest, EmbeddingList>("/v1/embeddings", "Texts as vectors", None);
     openai.post::<ResponsesRequest, ResponseObject>("/v1/responses", "Answers an input", SSE);
-    openai.post::<BatchRequest, Batch>("/v1/batches", "Takes requests that nobody waits for", None);
-    openai.get::<Page<Batch>>("/v1/batches", "The batches, the newest first", &[400]);
-    openai.get::<Batch>("/v1/batches/{id}", "How far a batch is", &[400, 404]);
-    openai.get::<Page<FileObject>>("/v1/files", "The files, the newest first", &[400]);
-    openai.get::<FileObject>("/v1/files/{id}", "A file", &[400, 404]);
-    openai.get::<Connected>("/v1/ws", "Several requests over one WebSocket", &[400, 403]);
+    files_and_batches(&mut openai);
+    let mut socket = openai.operation::<Connected>(
+        "get",
+        "/v1/ws",
+        "Several requests over one WebSocket; the schema is that of the server's messages",
+        &[400, 403],
+    );
+    socket.status = 101;
+    openai.document.add(socket);
     let error = document.schema::<AnthropicError>();
     let mut table = Table { document: &mut document, tag: "Anthropic", error };
     table.post::<MessagesRequest, MessagesAnswer>("/v1/messages", "Answers a conversation", SSE);
@@ -102,7 +170,23 @@ pub(super) fn document() -> Value {
     table.get::<models::Tags>("/api/ps", "The models that are loaded", &[]);
     table.get::<models::Version>("/api/version", "The version of the server", &[]);
     table.get::<models::Names>("/api/models", "Names of the models", &[]);
-    document.finish()
+    document
+}
+
+fn files_and_batches(table: &mut Table<'_>) {
+    table.list::<FileObject>("/v1/files", "The files, the newest first");
+    let upload = table.document.schema::<Upload>();
+    let create = table.operation::<FileObject>("post", "/v1/files", "Takes a file in", &[400, 408, 413, 500]);
+    table.document.add(Operation { request: Some(("multipart/form-data", upload)), ..create });
+    table.get::<FileObject>("/v1/files/{id}", "A file", DISK);
+    let delete = table.operation::<Deleted>("delete", "/v1/files/{id}", "Deletes a file", DISK);
+    table.document.add(delete);
+    table.get_other("/v1/files/{id}/content", "What is in a file", "application/octet-stream", DISK);
+    table.post::<BatchRequest, Batch>("/v1/batches", "Takes requests that nobody waits for", None);
+    table.list::<Batch>("/v1/batches", "The batches, the newest first");
+    table.get::<Batch>("/v1/batches/{id}", "How far a batch is", DISK);
+    let cancel = table.operation::<Batch>("post", "/v1/batches/{id}/cancel", "Stops a batch", DISK);
+    table.document.add(cancel);
 }
 
 #[cfg(test)]
@@ -128,6 +212,40 @@ mod tests {
     fn every_reference_leads_somewhere() {
         let document = document();
         check(&document, &document["components"]["schemas"]);
-        assert!(document["paths"].as_object().unwrap().len() > 15);
+    }
+
+    #[test]
+    fn every_name_is_that_of_one_type() {
+        assert_eq!(all().ambiguous, Vec::<String>::new());
+    }
+
+    /// Other names of paths that are in the text, and what is not for programs.
+    const NOT_TOLD: [&str; 12] = [
+        "/openapi.json",
+        "/ui",
+        "/ui/",
+        "/ui/{*path}",
+        "/v1/health",
+        "/models",
+        "/v1/models/{*id}",
+        "/chat/completions",
+        "/chat/completions/input_tokens",
+        "/embeddings",
+        "/responses",
+        "/v1/models/{id}",
+    ];
+
+    #[test]
+    fn every_route_is_in_the_text() {
+        let document = document();
+        let routes = include_str!("../router.rs").split(".route(\"").skip(1);
+        let routes: Vec<&str> = routes.map(|rest| rest.split('"').next().unwrap()).collect();
+        let paths = document["paths"].as_object().unwrap();
+        let untold = routes.iter().filter(|route| !paths.contains_key(**route) && !NOT_TOLD.contains(route));
+        assert_eq!(untold.collect::<Vec<_>>(), Vec::<&&str>::new());
+        let unrouted = paths
+            .keys()
+            .filter(|path| !routes.contains(&path.as_str()) && !NOT_TOLD.contains(&path.as_str()));
+        assert_eq!(unrouted.collect::<Vec<_>>(), Vec::<&String>::new());
     }
 }

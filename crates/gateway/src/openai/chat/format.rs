@@ -28,6 +28,7 @@ pub(crate) enum ResponseFormat {
 
 /// A schema and its name.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SchemaFormat {
     #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     name: Option<String>,

@@ -64,6 +64,10 @@ pub(crate) struct Part {
     #[schema(pattern = "^text$")]
     kind: String,
     text: Option<String>,
+    /// What no part of text has.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    rest: Map<String, Value>,
 }
 
 /// A tool that was called.
@@ -156,11 +160,19 @@ fn text(content: Content, path: &str) -> Result<String, ApiError> {
         Content::Parts(parts) => parts,
     };
     let part = |(i, part): (usize, Part)| match part {
-        Part { kind, text: Some(text) } if kind == "text" => Ok(text),
+        Part { kind, text: Some(text), rest } if kind == "text" => match rest.keys().next() {
+            None => Ok(text),
+            Some(field) => Err(ApiError::unsupported(
+                format!("{path}.content[{i}].{field}"),
+                "this parameter is not known here",
+            )),
+        },
         Part { kind, .. } => Err(ApiError::unsupported(
             format!("{path}.content[{i}].type"),
             format!("{kind:?} parts: this model reads text only"),
         )),
     };
-    parts.into_iter().enumerate().map(part).collect()
+    // Each in lines of its own, as other servers have it: parts are paragraphs, not pieces of words.
+    let texts = parts.into_iter().enumerate().map(part).collect::<Result<Vec<_>, _>>()?;
+    Ok(texts.join("\n"))
 }

@@ -17,12 +17,13 @@ use crate::collect::collect;
 use crate::engine_thread::Handle;
 use crate::error::ApiError;
 use crate::generation::submit;
-use crate::openai::knobs::{choices, stops, top, user};
+use crate::openai::chunks::include_usage;
+use crate::openai::knobs::{choices, logprobs, stops, user};
 use crate::prompt;
 use crate::state::App;
 use crate::stream::respond;
 use crate::tools::Format;
-pub(crate) use answer::{Completion, FINGERPRINT};
+pub(crate) use answer::{Completion, FINGERPRINT, Logprob};
 use format::ResponseFormat;
 pub(crate) use message::messages;
 pub(crate) use request::ChatRequest;
@@ -45,10 +46,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let handle = app.models.get(request.model.as_deref()).await?;
     let stream = request.stream.unwrap_or(false);
-    let include_usage = request.stream_options.as_ref().is_some_and(|o| o.include_usage.unwrap_or(false));
-    if request.stream_options.is_some() && !stream {
-        return Err(ApiError::param("stream_options", "only allowed when 'stream' is true"));
-    }
+    let include_usage = include_usage(request.stream_options.as_ref(), stream)?;
     let valid = validate(request, &handle)?;
     let generation = submit(handle.clone(), valid.jobs).await?;
     if stream {
@@ -66,18 +64,14 @@ pub(crate) fn validate(request: ChatRequest, handle: &Handle) -> Result<ValidCha
     let card = &handle.card;
     request.refuse_what_is_not_done()?;
     let n = choices(request.n, "n")?;
-    let logprobs = request.logprobs.unwrap_or(false);
-    if request.top_logprobs.is_some() && !logprobs {
-        return Err(ApiError::param("top_logprobs", "only allowed when 'logprobs' is true"));
-    }
-    let top = top(request.top_logprobs, "top_logprobs")?;
+    let logprobs = logprobs(request.logprobs, request.top_logprobs)?;
     let max_tokens = request.max_completion_tokens.or(request.max_tokens);
     if max_tokens == Some(0) {
         let name =
             if request.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
         return Err(ApiError::param(name, "must be at least 1"));
     }
-    let sampling = request.knobs().sampling(card.vocab_size)?;
+    let sampling = request.knobs().sampling(handle)?;
     let user = user(request.safety_identifier.as_deref().or(request.user.as_deref()));
     let stop = stops(request.stop, "stop")?;
     let tools = toolbox(request.tools, request.tool_choice, request.parallel_tool_calls)?;
@@ -92,14 +86,18 @@ pub(crate) fn validate(request: ChatRequest, handle: &Handle) -> Result<ValidCha
         Ok(Job {
             user,
             prompt: prepared.prompt.clone(),
-            max_tokens,
+            max_tokens: max_tokens.or(handle.defaults.max_tokens),
             sampling,
             stop: stop.clone(),
             ignore_eos,
-            logprobs: logprobs.then_some(top),
+            logprobs,
             constraint,
             ..Job::default()
         })
     });
-    Ok(ValidChat { jobs: jobs.collect::<Result<_, ApiError>>()?, logprobs, calls: prepared.calls })
+    Ok(ValidChat {
+        jobs: jobs.collect::<Result<_, ApiError>>()?,
+        logprobs: logprobs.is_some(),
+        calls: prepared.calls,
+    })
 }

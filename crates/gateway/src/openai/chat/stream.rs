@@ -2,31 +2,15 @@
 
 use std::sync::Arc;
 
-use engine::scheduler::{Event, Usage};
+use engine::scheduler::Event;
 use serde::Serialize;
-use serde_json::json;
 
-use super::answer::{FINGERPRINT, Logprob, Logprobs};
+use super::answer::{Logprob, Logprobs};
 use crate::engine_thread::Handle;
-use crate::error::ApiError;
-use crate::ids;
-use crate::openai::types::{TokenUsage, finish_reason};
-use crate::stream::{Render, data};
+use crate::openai::chunks::Chunks;
+use crate::openai::types::finish_reason;
+use crate::stream::Render;
 use crate::tools::{Call, Format, Piece, Splitter};
-
-/// One event of the stream.
-#[derive(Serialize)]
-struct Chunk<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'static str,
-    choices: &'a [ChunkChoice<'a>],
-    /// Left out unless it was asked for; then null in all events but the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<TokenUsage>>,
-}
 
 #[derive(Serialize)]
 struct ChunkChoice<'a> {
@@ -66,16 +50,11 @@ struct FunctionDelta<'a> {
 
 /// Writes the events of a chat.
 pub(crate) struct ChatStream {
-    handle: Arc<Handle>,
-    id: String,
-    created: u64,
+    chunks: Chunks,
     logprobs: bool,
-    include_usage: bool,
     calls: Option<Format>,
     /// Choices whose role has been told, and what their texts mean.
     begun: Vec<(usize, Splitter)>,
-    usages: Vec<Usage>,
-    failed: bool,
 }
 
 impl ChatStream {
@@ -85,34 +64,12 @@ impl ChatStream {
         calls: Option<Format>,
         include_usage: bool,
     ) -> Self {
-        Self {
-            handle,
-            id: ids::new("chatcmpl-"),
-            created: ids::now(),
-            logprobs,
-            include_usage,
-            calls,
-            begun: Vec::new(),
-            usages: Vec::new(),
-            failed: false,
-        }
-    }
-
-    fn chunk(&self, choices: &[ChunkChoice<'_>], usage: Option<TokenUsage>, out: &mut Vec<u8>) {
-        let chunk = Chunk {
-            id: &self.id,
-            object: "chat.completion.chunk",
-            created: self.created,
-            model: &self.handle.card.name,
-            system_fingerprint: FINGERPRINT,
-            choices,
-            usage: self.include_usage.then_some(usage),
-        };
-        data(&chunk, out);
+        let chunks = Chunks::new(handle, "chat.completion.chunk", "chatcmpl-", include_usage);
+        Self { chunks, logprobs, calls, begun: Vec::new() }
     }
 
     fn delta(&self, index: usize, delta: Delta<'_>, logprobs: Option<Logprobs>, out: &mut Vec<u8>) {
-        self.chunk(&[ChunkChoice { index, delta, logprobs, finish_reason: None }], None, out);
+        self.chunks.write(&[ChunkChoice { index, delta, logprobs, finish_reason: None }], out);
     }
 
     /// The first event of a choice says who speaks.
@@ -179,7 +136,7 @@ impl Render for ChatStream {
         self.begin(index, out);
         match event {
             Event::Token { text, logprob, .. } => {
-                let card = &self.handle.card;
+                let card = &self.chunks.handle.card;
                 let logprobs = logprob.filter(|_| self.logprobs);
                 let logprobs =
                     logprobs.map(|l| Logprobs { content: vec![Logprob::new(card, &l)], refusal: None });
@@ -189,22 +146,16 @@ impl Render for ChatStream {
                 let calls = self.split(index, &text, true, None, out);
                 let finish_reason = Some(if calls > 0 { "tool_calls" } else { finish_reason(reason) });
                 let last = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
-                self.chunk(&[last], None, out);
-                self.usages.push(usage);
+                self.chunks.write(&[last], out);
+                self.chunks.finished(index, usage);
             }
-            Event::Failed(error) => {
-                self.failed = true;
-                data(&json!({ "error": ApiError::from(error).object() }), out);
-            }
+            Event::Failed(error) => self.chunks.failed(error, out),
             Event::Prompt(_) | Event::Embedded { .. } => {}
         }
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
-        if self.include_usage && !self.failed {
-            let usage = TokenUsage::of(&self.usages, self.usages.len());
-            self.chunk(&[], Some(usage), out);
-        }
-        out.extend_from_slice(b"data: [DONE]\n\n");
+        // All choices have the same prompt.
+        self.chunks.end(self.begun.len(), out);
     }
 }

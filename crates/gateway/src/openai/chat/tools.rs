@@ -59,6 +59,7 @@ pub(crate) enum ToolMode {
 
 /// A tool by its name.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NamedTool {
     #[serde(rename = "type")]
     #[schema(inline)]
@@ -68,6 +69,7 @@ pub(crate) struct NamedTool {
 
 /// A function by its name.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NamedFunction {
     name: String,
 }

@@ -2,69 +2,26 @@
 
 use std::sync::Arc;
 
-use engine::scheduler::{Event, Usage};
-use serde::Serialize;
-use serde_json::json;
+use engine::scheduler::Event;
 
 use super::answer::{Shape, TextChoice, TextLogprobs};
 use crate::engine_thread::Handle;
-use crate::error::ApiError;
-use crate::ids;
-use crate::openai::chat::FINGERPRINT;
-use crate::openai::types::{TokenUsage, finish_reason};
-use crate::stream::{Render, data};
-
-/// One event of the stream.
-#[derive(Serialize)]
-struct Chunk<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'static str,
-    choices: &'a [TextChoice],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<TokenUsage>>,
-}
+use crate::openai::chunks::Chunks;
+use crate::openai::types::finish_reason;
+use crate::stream::Render;
 
 /// Writes the events of completions.
 pub(crate) struct TextStream {
-    handle: Arc<Handle>,
-    id: String,
-    created: u64,
+    chunks: Chunks,
     shape: Shape,
-    include_usage: bool,
     /// Choices that have begun, and the characters that each has.
     lengths: Vec<Option<usize>>,
-    usages: Vec<(usize, Usage)>,
-    failed: bool,
 }
 
 impl TextStream {
     pub(crate) fn new(handle: Arc<Handle>, shape: Shape, include_usage: bool) -> Self {
-        Self {
-            handle,
-            id: ids::new("cmpl-"),
-            created: ids::now(),
-            shape,
-            include_usage,
-            lengths: Vec::new(),
-            usages: Vec::new(),
-            failed: false,
-        }
-    }
-
-    fn chunk(&self, choices: &[TextChoice], usage: Option<TokenUsage>, out: &mut Vec<u8>) {
-        let chunk = Chunk {
-            id: &self.id,
-            object: "text_completion",
-            created: self.created,
-            model: &self.handle.card.name,
-            system_fingerprint: FINGERPRINT,
-            choices,
-            usage: self.include_usage.then_some(usage),
-        };
-        data(&chunk, out);
+        let chunks = Chunks::new(handle, "text_completion", "cmpl-", include_usage);
+        Self { chunks, shape, lengths: Vec::new() }
     }
 
     /// The prompt, if it is to be given back, comes before the first token.
@@ -76,7 +33,7 @@ impl TextStream {
             return;
         }
         self.lengths[index] = Some(0);
-        let card = &self.handle.card;
+        let card = &self.chunks.handle.card;
         let Some(text) = self.shape.echoed(card, index) else { return };
         let mut logprobs = TextLogprobs::default();
         for (i, &id) in self.shape.echo.get(index / self.shape.best_of).into_iter().flatten().enumerate() {
@@ -84,7 +41,7 @@ impl TextStream {
         }
         self.lengths[index] = Some(logprobs.length());
         let logprobs = self.shape.logprobs.map(|_| logprobs);
-        self.chunk(&[TextChoice { text, index, logprobs, finish_reason: None }], None, out);
+        self.chunks.write(&[TextChoice { text, index, logprobs, finish_reason: None }], out);
     }
 }
 
@@ -98,34 +55,26 @@ impl Render for TextStream {
                 self.begin(index, &[], out);
                 let logprobs = self.shape.logprobs.and(logprob).map(|l| {
                     let mut logprobs = TextLogprobs::at(self.lengths[index].unwrap_or(0));
-                    logprobs.push(&self.handle.card, l.id, Some(&l));
+                    logprobs.push(&self.chunks.handle.card, l.id, Some(&l));
                     self.lengths[index] = Some(logprobs.length());
                     logprobs
                 });
                 if !text.is_empty() || logprobs.is_some() {
-                    self.chunk(&[TextChoice { text, index, logprobs, finish_reason: None }], None, out);
+                    self.chunks.write(&[TextChoice { text, index, logprobs, finish_reason: None }], out);
                 }
             }
             Event::Finished { text, reason, usage } => {
                 self.begin(index, &[], out);
                 let finish_reason = Some(finish_reason(reason));
-                self.chunk(&[TextChoice { text, index, logprobs: None, finish_reason }], None, out);
-                self.usages.push((index, usage));
+                self.chunks.write(&[TextChoice { text, index, logprobs: None, finish_reason }], out);
+                self.chunks.finished(index, usage);
             }
-            Event::Failed(error) => {
-                self.failed = true;
-                data(&json!({ "error": ApiError::from(error).object() }), out);
-            }
+            Event::Failed(error) => self.chunks.failed(error, out),
             Event::Embedded { .. } => {}
         }
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
-        if self.include_usage && !self.failed {
-            self.usages.sort_unstable_by_key(|(index, _)| *index);
-            let usages: Vec<Usage> = self.usages.iter().map(|(_, usage)| *usage).collect();
-            self.chunk(&[], Some(TokenUsage::of(&usages, self.shape.best_of)), out);
-        }
-        out.extend_from_slice(b"data: [DONE]\n\n");
+        self.chunks.end(self.shape.best_of, out);
     }
 }

@@ -44,6 +44,7 @@ pub(super) struct Message {
 /// A text, or parts.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ResponsesContent)]
 pub(super) enum Content {
     Text(String),
     Parts(Vec<Part>),
@@ -51,6 +52,7 @@ pub(super) enum Content {
 
 /// A part: only text can be read.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ResponsesPart)]
 pub(super) struct Part {
     #[serde(rename = "type")]
     #[schema(pattern = "^(input_text|output_text|text)$")]

@@ -27,7 +27,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let handle = app.models.get(request.model.as_deref()).await?;
     let stream = request.stream.unwrap_or(false);
-    let response = ResponseObject::new(&handle.card.name, request.echo());
+    let response = ResponseObject::new(&handle.card.name, request.echo(handle.defaults));
     let valid = chat::validate(body::convert(&request.into_chat()?)?, &handle)?;
     let generation = submit(handle.clone(), valid.jobs).await?;
     if stream {

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::input::Input;
+use crate::config::SamplingDefaults;
 use crate::error::ApiError;
+use crate::openai::knobs::{TEMPERATURE, TOP_P};
 
 /// Something to be answered.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -20,8 +22,6 @@ pub(crate) struct ResponsesRequest {
     /// What the model shall be.
     instructions: Option<String>,
     pub(crate) stream: Option<bool>,
-    /// Accepted: nothing is added to hide lengths.
-    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     stream_options: Option<StreamOptions>,
     /// Tokens at most.
     #[schema(minimum = 1)]
@@ -43,10 +43,8 @@ pub(crate) struct ResponsesRequest {
     /// Accepted; prompts with the same beginning share it whatever the key.
     #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     prompt_cache_key: Option<String>,
-    /// Accepted: a model that thinks does so by its template.
-    #[schema(value_type = Option<Object>)]
-    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
-    reasoning: Option<Map<String, Value>>,
+    /// Only without effort or summary: a model that thinks does so by its template.
+    reasoning: Option<Reasoning>,
     /// Accepted and empty: there is nothing more to tell.
     include: Option<Vec<String>>,
     /// Only false, or left out: nothing is stored.
@@ -63,14 +61,28 @@ pub(crate) struct ResponsesRequest {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ResponsesStreamOptions)]
 struct StreamOptions {
-    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
+    /// Only false: nothing is added to hide lengths.
     include_obfuscation: Option<bool>,
+}
+
+/// How much is thought.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ResponsesReasoning)]
+struct Reasoning {
+    /// Only `none`.
+    effort: Option<String>,
+    /// Must be null.
+    #[schema(max_length = 0)]
+    summary: Option<String>,
 }
 
 /// A tool.
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ResponsesTool)]
 pub(crate) struct Tool {
     #[serde(rename = "type")]
     #[schema(pattern = "^function$")]
@@ -85,6 +97,7 @@ pub(crate) struct Tool {
 /// Whether and which tool is called: a mode, or a function by name.
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ResponsesToolChoice)]
 enum ToolChoice {
     Mode(Mode),
     Function {
@@ -113,9 +126,8 @@ enum FunctionKind {
 #[serde(deny_unknown_fields)]
 struct TextOptions {
     format: Option<Format>,
-    /// Accepted; the prompt says how much is wanted.
+    /// Only `medium`: the prompt says how much is wanted.
     #[serde(skip_serializing)]
-    #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     verbosity: Option<String>,
 }
 
@@ -128,7 +140,7 @@ enum Format {
     JsonSchema {
         name: String,
         #[schema(value_type = Object)]
-        schema: Value,
+        schema: Map<String, Value>,
         #[serde(skip_serializing_if = "Option::is_none")]
         description: Option<String>,
         strict: Option<bool>,
@@ -143,7 +155,7 @@ pub(crate) struct Echo {
     temperature: f32,
     top_p: f32,
     tools: Vec<Tool>,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     tool_choice: Value,
     parallel_tool_calls: bool,
     #[schema(value_type = Object)]
@@ -154,13 +166,13 @@ pub(crate) struct Echo {
 
 impl ResponsesRequest {
     /// What the answer repeats.
-    pub(crate) fn echo(&self) -> Echo {
+    pub(crate) fn echo(&self, server: SamplingDefaults) -> Echo {
         let format = self.text.as_ref().and_then(|text| text.format.clone()).unwrap_or(Format::Text {});
         Echo {
             instructions: self.instructions.clone(),
             max_output_tokens: self.max_output_tokens,
-            temperature: self.temperature.unwrap_or(1.0),
-            top_p: self.top_p.unwrap_or(1.0),
+            temperature: self.temperature.or(server.temperature).unwrap_or(TEMPERATURE),
+            top_p: self.top_p.or(server.top_p).unwrap_or(TOP_P),
             tools: self.tools.clone().unwrap_or_default(),
             tool_choice: self.tool_choice.as_ref().map_or(json!("auto"), |choice| json!(choice)),
             parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
@@ -171,7 +183,19 @@ impl ResponsesRequest {
     }
 
     fn refuse_what_is_not_done(&self) -> Result<(), ApiError> {
+        let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
+        let summary = self.reasoning.as_ref().and_then(|reasoning| reasoning.summary.as_deref());
+        let verbosity = self.text.as_ref().and_then(|text| text.verbosity.as_deref());
+        let hide = self.stream_options.as_ref().is_some_and(|o| o.include_obfuscation == Some(true));
         let not_done = [
+            ("stream_options.include_obfuscation", hide, "nothing is added to hide lengths"),
+            (
+                "reasoning.effort",
+                effort.is_some_and(|effort| effort != "none"),
+                "this model has no such setting",
+            ),
+            ("reasoning.summary", summary.is_some(), "this model does not think apart"),
+            ("text.verbosity", verbosity.is_some_and(|v| v != "medium"), "this model has no such setting"),
             ("previous_response_id", self.previous_response_id.is_some(), "answers are not stored"),
             ("store", self.store == Some(true), "answers are not stored"),
             (
@@ -317,9 +341,16 @@ mod tests {
             ("truncation", json!("auto")),
             ("include", json!(["reasoning.encrypted_content"])),
             ("service_tier", json!("flex")),
+            ("reasoning.effort", json!("high")),
+            ("reasoning.summary", json!("auto")),
+            ("text.verbosity", json!("low")),
+            ("stream_options.include_obfuscation", json!(true)),
         ] {
             let mut body = json!({ "input": "a" });
-            body[field] = value;
+            match field.split_once('.') {
+                Some((outer, inner)) => body[outer] = json!({ inner: value }),
+                None => body[field] = value,
+            }
             assert_eq!(chat(body).unwrap_err().param.as_deref(), Some(field));
         }
         let picture = json!({ "input": [{ "role": "user", "content": [{ "type": "input_image", "image_url": "x" }] }] });

@@ -161,12 +161,14 @@ impl Translate for ResponseStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SamplingDefaults;
     use crate::openai::responses::request::ResponsesRequest;
 
     #[test]
     fn a_text_and_a_call_become_two_items() {
         let request: ResponsesRequest = serde_json::from_value(json!({ "input": "a" })).unwrap();
-        let mut stream = ResponseStream::new(ResponseObject::new("m", request.echo()));
+        let echo = request.echo(SamplingDefaults::default());
+        let mut stream = ResponseStream::new(ResponseObject::new("m", echo));
         let mut out = Vec::new();
         stream.start(&mut out);
         stream.delta(&json!({ "role": "assistant", "content": null }), &mut out);
