@@ -7,6 +7,7 @@ mod directory;
 mod hf;
 mod matrix;
 pub mod names;
+mod ternary_floats;
 mod tokenizers;
 
 use std::collections::HashMap;
@@ -290,7 +291,10 @@ impl LayerReader<'_> {
                 (None, None) => Ternary::Plain,
             },
         };
-        let weight = directory.matrix(&name, (rows, cols), ternary)?;
+        let mut weight = directory.matrix(&name, (rows, cols), ternary)?;
+        if self.opened.config.int8_linear {
+            weight = ternary_floats::as_codes(weight)?;
+        }
         let bias = directory.optional_vector(&format!("{base}.bias"), rows)?;
         Ok(Linear { weight, bias })
     }

@@ -4,6 +4,23 @@ use kernels::MatmulError;
 
 use crate::solve::{Products, Rows};
 
+/// What the tokens of a residual stream, `[tokens, dim]`, count as where errors are added to it: 1 / root mean square. The
+/// norms that read the stream divide by that. Without it the few tokens whose stream is thousands of times larger than
+/// that of all others (the first of a text, in most models: massive activations, arXiv 2402.17762) would be all that the
+/// layers before them are fitted to.
+pub(crate) fn weights_of(stream: &[f32], dim: usize) -> Vec<f32> {
+    let mean_square = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>() / dim as f32;
+    stream.chunks_exact(dim).map(|x| mean_square(x).max(1e-12).sqrt().recip()).collect()
+}
+
+/// Multiplies the values of each token with its weight.
+pub(crate) fn weigh(values: &mut [f32], weights: &[f32]) {
+    let cols = values.len() / weights.len().max(1);
+    for (values, weight) in values.chunks_exact_mut(cols.max(1)).zip(weights) {
+        values.iter_mut().for_each(|value| *value *= weight);
+    }
+}
+
 /// `sum over tokens of left[t] right[t]^T`, `[left_cols, right_cols]`.
 #[derive(Debug)]
 pub(crate) struct Moments {
@@ -27,7 +44,9 @@ impl Moments {
     ) -> Result<(), MatmulError> {
         let tokens = left.len() / self.left;
         let transposed = |values: &'_ [f32], cols: usize| -> Vec<f32> {
-            (0..cols * tokens).map(|i| values[i % tokens * cols + i / tokens]).collect()
+            let mut columns = Vec::with_capacity(values.len());
+            (0..cols).for_each(|c| columns.extend(values[c..].iter().step_by(cols)));
+            columns
         };
         let rows = Rows::new(transposed(right, self.right), tokens);
         products.load(&transposed(left, self.left), tokens);

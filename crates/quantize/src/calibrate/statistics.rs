@@ -1,7 +1,8 @@
 //! What the inputs of a model's linear layers are like, in a file that can be used again.
 //!
 //! A safetensors file: for each block `l` and input (`qkv`, `wo`, `gate_up`, `down`) `layers.{l}.{input}.mean` and
-//! `.absmax`, `[n]`, and `.moments`, `[n, n]`, the sum of the outer products over all tokens; `tokens`, `[1]`; and
+//! `.absmax`, `[n]`, and `.moments`, `[n, n]`, the sum of the outer products over all tokens (of `wo` and `down`
+//! each divided by the mean square of the residual stream that they add to, where no norm comes between); `tokens`, `[1]`; and
 //! `sensitivity`, one number for each matrix of the layers in the order wq, wk, wv, wo, w1, w3, w2. All in f32.
 
 use std::io::Write;
@@ -13,7 +14,7 @@ use formats::TensorInfo;
 use formats::writer::AtomicFile;
 use serde_json::{Map, Value, json};
 
-use super::moments::Moments;
+use super::moments::{Moments, weigh, weights_of};
 use super::{Text, sensitivity};
 use crate::quantize::{Progress, QuantizeError};
 use crate::solve::Products;
@@ -79,10 +80,14 @@ pub fn collect(
                     seen[i].extend_from_slice(values);
                 }
             };
+            let dim = model.config.dim;
             layerwise.attention(l, &layer, x, &mut tap)?;
+            let of_wo = layer.post_att_norm.is_none().then(|| weights_of(x, dim));
             layerwise.feed_forward(l, &layer, x, &mut tap)?;
-            for (sums, seen) in sums.iter_mut().zip(&seen) {
-                sums.add(&mut products, seen).map_err(&wrong)?;
+            let of_w2 = layer.post_ffn_norm.is_none().then(|| weights_of(x, dim));
+            let weights = [None, of_wo, None, of_w2];
+            for ((sums, seen), weights) in sums.iter_mut().zip(seen).zip(weights) {
+                sums.add(&mut products, seen, weights).map_err(&wrong)?;
             }
         }
         for sums in sums {
@@ -135,14 +140,20 @@ impl Sums {
         Self { sum: vec![0.0; n], absmax: vec![0.0; n], moments: Moments::new(n, n) }
     }
 
-    fn add(&mut self, products: &mut Products, values: &[f32]) -> Result<(), kernels::MatmulError> {
+    fn add(
+        &mut self,
+        products: &mut Products,
+        mut values: Vec<f32>,
+        weights: Option<Vec<f32>>,
+    ) -> Result<(), kernels::MatmulError> {
         for row in values.chunks_exact(self.sum.len()) {
             for ((sum, absmax), x) in self.sum.iter_mut().zip(&mut self.absmax).zip(row) {
                 *sum += f64::from(*x);
                 *absmax = absmax.max(x.abs());
             }
         }
-        self.moments.add(products, values, values)
+        weights.iter().for_each(|weights| weigh(&mut values, weights));
+        self.moments.add(products, &values, &values)
     }
 }
 

@@ -15,8 +15,8 @@ use crate::calibrate::sensitivity::{PROBE, names};
 use crate::convert::Target;
 
 /// The types to choose from, from the smallest on.
-pub(crate) const LADDER: [RowType; 5] =
-    [RowType::BG1, RowType::TG1, RowType::TG2, RowType::Q4_0, RowType::Q8_0];
+pub(crate) const LADDER: [RowType; 6] =
+    [RowType::BG1, RowType::TG1, RowType::TG2, RowType::Q4_0, RowType::Q4_1, RowType::Q8_0];
 /// Of so many rows one is rounded to see what a type does to a matrix.
 const EVERY: usize = 16;
 

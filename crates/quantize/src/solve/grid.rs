@@ -21,6 +21,8 @@ pub(crate) struct Grid {
     scale: ScaleType,
     /// Whether there is no code 0.
     signs: bool,
+    /// Whether a group has an offset beside its scale.
+    pub(crate) offset: bool,
     /// Weights that share a scale.
     pub(crate) group: usize,
 }
@@ -28,12 +30,13 @@ pub(crate) struct Grid {
 impl Grid {
     /// Of a type whose rows have codes and scales that can be chosen; `cols` is the length of a row.
     pub(crate) fn of(row_type: RowType, cols: usize) -> Option<Self> {
-        let grid =
-            |min, max, scale, group| Some(Self { min, max, scale, group, signs: row_type == RowType::BG1 });
+        let (signs, offset) = (row_type == RowType::BG1, row_type == RowType::Q4_1);
+        let grid = |min, max, scale, group| Some(Self { min, max, scale, group, signs, offset });
         match row_type {
             RowType::TG1 | RowType::BG1 => grid(-1.0, 1.0, ScaleType::Small, grouped::GROUP),
             RowType::TG2 => grid(-4.0, 4.0, ScaleType::Small, grouped::GROUP),
             RowType::Q4_0 | RowType::Int4 => grid(-8.0, 7.0, ScaleType::F16, 32),
+            RowType::Q4_1 => grid(0.0, 15.0, ScaleType::F16, 32),
             RowType::Q8_0 => grid(-127.0, 127.0, ScaleType::F16, 32),
             RowType::TQ1_0 | RowType::TQ2_0 => grid(-1.0, 1.0, ScaleType::F16, 256),
             RowType::Ternary16 => grid(-1.0, 1.0, ScaleType::F16, cols),
@@ -62,8 +65,72 @@ impl Grid {
         ((w * inverse).clamp(self.min, self.max) + WHOLE) - WHOLE
     }
 
+    /// Scale and offset with the least square error of the weights, each counted `importance` times.
+    pub(crate) fn search(&self, weights: &[f32], importance: &[f32]) -> (f32, f32) {
+        if self.offset {
+            self.search_affine(weights, importance)
+        } else {
+            (self.search_scale(weights, importance), 0.0)
+        }
+    }
+
+    /// From the scale that the whole range needs downwards, each with the codes that it gives, and the scale and offset
+    /// of least squares for those codes.
+    fn search_affine(&self, weights: &[f32], importance: &[f32]) -> (f32, f32) {
+        let range = weights.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |r, &w| (r.0.min(w), r.1.max(w)));
+        let (least, full) = (range.0, (range.1 - range.0) / self.max);
+        if !(full > 0.0 && full.is_finite()) {
+            return (0.0, self.round_offset(if least.is_finite() { least } else { 0.0 }));
+        }
+        let error = |(scale, offset): (f32, f32)| -> f32 {
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            let each = weights.iter().zip(importance).map(|(&w, &importance)| {
+                let error = w - offset - self.code(w - offset, inverse) * scale;
+                error * error * importance
+            });
+            each.sum()
+        };
+        let mut best = (f32::INFINITY, (0.0, 0.0));
+        for step in 0..=12 {
+            let shrunk = full * (1.0 - step as f32 / 40.0);
+            let middle = least + full * self.max / 2.0;
+            let plain = (shrunk, if step == 0 { least } else { middle - shrunk * self.max / 2.0 });
+            for found in [plain, self.least_squares(weights, importance, plain)] {
+                let found = (self.round_scale(found.0), self.round_offset(found.1));
+                let error = error(found);
+                if error < best.0 {
+                    best = (error, found);
+                }
+            }
+        }
+        best.1
+    }
+
+    /// Scale and offset of least squares for the codes that `start` gives.
+    fn least_squares(&self, weights: &[f32], importance: &[f32], start: (f32, f32)) -> (f32, f32) {
+        let (mut n, mut q1, mut q2, mut w1, mut wq) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for (&w, &importance) in weights.iter().zip(importance) {
+            let q = self.code(w - start.1, 1.0 / start.0);
+            n += importance;
+            q1 += importance * q;
+            q2 += importance * q * q;
+            w1 += importance * w;
+            wq += importance * w * q;
+        }
+        let determinant = n * q2 - q1 * q1;
+        if determinant <= 1e-6 * n * q2 {
+            return start;
+        }
+        ((n * wq - q1 * w1) / determinant, (q2 * w1 - q1 * wq) / determinant)
+    }
+
+    /// The nearest offset that can be stored.
+    pub(crate) fn round_offset(&self, offset: f32) -> f32 {
+        if self.offset { f16::from_f32(offset).to_f32() } else { 0.0 }
+    }
+
     /// The scale with the least square error of the weights, each counted `importance` times.
-    pub(crate) fn search_scale(&self, weights: &[f32], importance: &[f32]) -> f32 {
+    fn search_scale(&self, weights: &[f32], importance: &[f32]) -> f32 {
         let largest = weights.iter().fold(0.0f32, |m, &w| if w.abs() > m.abs() { w } else { m });
         if largest == 0.0 || !largest.is_finite() {
             return 0.0;

@@ -13,7 +13,10 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new(values: impl IntoIterator<Item = f32>, cols: usize) -> Self {
-        Self { cols, bytes: values.into_iter().flat_map(f32::to_le_bytes).collect() }
+        let values = values.into_iter();
+        let mut bytes = Vec::with_capacity(4 * values.size_hint().0);
+        values.for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        Self { cols, bytes }
     }
 
     /// Element `[row, col]`.

@@ -4,7 +4,9 @@ use engine::layerwise::Input;
 use kernels::codec::quantize_row;
 use kernels::row::RowType;
 
-use super::{Fit, Moments, NormFit, Run};
+use super::fit::Fit;
+use super::{NormFit, Run};
+use crate::calibrate::moments::Moments;
 use crate::quantize::QuantizeError;
 
 /// What the journal calls the norm before the classifier.
