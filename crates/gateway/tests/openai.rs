@@ -251,3 +251,22 @@ async fn the_server_says_what_a_request_does_not() {
     assert_eq!(draw(json!({})).await, draw(json!({})).await);
     assert_ne!(draw(json!({})).await, draw(json!({ "seed": 2 })).await);
 }
+
+#[tokio::test]
+async fn an_array_does_not_pass_for_an_object() {
+    let server = Server::tiny().await;
+    let text = json!({ "input": "Hi", "max_output_tokens": 2, "text": [null, null] });
+    let refusals = [
+        (server.post("/v1/responses", &text).await, "text"),
+        (
+            server.post("/v1/chat/completions", &chat(json!({ "stream_options": [true, null] }))).await,
+            "stream_options",
+        ),
+    ];
+    for (refusal, param) in refusals {
+        assert!(refusal.head.starts_with("http/1.1 400"), "{}", refusal.head);
+        assert_eq!(refusal.json()["error"]["param"], param);
+    }
+    let none = json!({ "input": "Hi", "max_output_tokens": 2, "text": null, "reasoning": {} });
+    assert!(server.post("/v1/responses", &none).await.head.starts_with("http/1.1 200"));
+}

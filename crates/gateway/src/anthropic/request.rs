@@ -32,10 +32,13 @@ pub(crate) struct MessagesRequest {
     /// Tools that the model may call.
     tools: Option<Vec<Tool>>,
     tool_choice: Option<ToolChoice>,
+    #[serde(default, deserialize_with = "crate::body::object")]
     metadata: Option<Metadata>,
     /// Only `disabled`: a model that thinks does so by its template.
+    #[serde(default, deserialize_with = "crate::body::object")]
     thinking: Option<Thinking>,
     /// The form of the answer.
+    #[serde(default, deserialize_with = "crate::body::object")]
     output_config: Option<OutputConfig>,
     /// Accepted: prompts with the same beginning share it anyway.
     #[schema(value_type = Option<Object>)]

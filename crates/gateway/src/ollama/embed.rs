@@ -27,6 +27,7 @@ pub(crate) struct EmbedRequest {
     truncate: Option<bool>,
     /// Only the length that the model's vectors have.
     dimensions: Option<usize>,
+    #[serde(default, deserialize_with = "crate::body::object")]
     options: Option<Options>,
     /// How long the model is kept: seconds, or a text such as `5m`.
     #[schema(value_type = Option<String>)]
@@ -82,6 +83,7 @@ pub(crate) struct OldEmbedRequest {
     /// Name of a model; the server's first by default.
     model: Option<String>,
     prompt: String,
+    #[serde(default, deserialize_with = "crate::body::object")]
     options: Option<Options>,
     /// How long the model is kept: seconds, or a text such as `5m`.
     #[schema(value_type = Option<String>)]

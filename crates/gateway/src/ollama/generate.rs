@@ -30,6 +30,7 @@ pub(crate) struct GenerateRequest {
     stream: Option<bool>,
     /// `json`, or a JSON schema.
     format: Option<Value>,
+    #[serde(default, deserialize_with = "crate::body::object")]
     options: Option<Options>,
     /// How long the model is kept: seconds, or a text such as `5m`.
     #[schema(value_type = Option<String>)]

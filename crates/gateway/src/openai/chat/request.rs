@@ -22,6 +22,7 @@ pub(crate) struct ChatRequest {
     /// The conversation so far.
     pub(crate) messages: Vec<ChatMessage>,
     pub(crate) stream: Option<bool>,
+    #[serde(default, deserialize_with = "crate::body::object")]
     pub(crate) stream_options: Option<StreamOptions>,
     /// Choices, each with a seed of its own.
     #[schema(minimum = 1, maximum = 16)]

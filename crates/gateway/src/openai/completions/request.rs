@@ -30,6 +30,7 @@ pub(crate) struct CompletionRequest {
     pub(crate) model: Option<String>,
     pub(crate) prompt: Option<Prompt>,
     pub(crate) stream: Option<bool>,
+    #[serde(default, deserialize_with = "crate::body::object")]
     pub(crate) stream_options: Option<StreamOptions>,
     /// Choices of each prompt.
     #[schema(minimum = 1, maximum = 16)]

@@ -22,6 +22,7 @@ pub(crate) struct ResponsesRequest {
     /// What the model shall be.
     instructions: Option<String>,
     pub(crate) stream: Option<bool>,
+    #[serde(default, deserialize_with = "crate::body::object")]
     stream_options: Option<StreamOptions>,
     /// Tokens at most.
     #[schema(minimum = 1)]
@@ -35,6 +36,7 @@ pub(crate) struct ResponsesRequest {
     tool_choice: Option<ToolChoice>,
     parallel_tool_calls: Option<bool>,
     /// The form of the answer.
+    #[serde(default, deserialize_with = "crate::body::object")]
     text: Option<TextOptions>,
     /// Given back with the answer.
     metadata: Option<HashMap<String, String>>,
@@ -44,6 +46,7 @@ pub(crate) struct ResponsesRequest {
     #[expect(dead_code, reason = "accepted, and nothing follows from it")]
     prompt_cache_key: Option<String>,
     /// Only without effort or summary: a model that thinks does so by its template.
+    #[serde(default, deserialize_with = "crate::body::object")]
     reasoning: Option<Reasoning>,
     /// Accepted and empty: there is nothing more to tell.
     include: Option<Vec<String>>,
