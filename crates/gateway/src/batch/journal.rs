@@ -13,7 +13,7 @@ use super::line::{Line, Outcome};
 #[derive(Serialize, Deserialize)]
 struct Entry {
     place: usize,
-    request: u64,
+    request: u32,
     outcome: Outcome,
 }
 
@@ -54,7 +54,7 @@ impl Journal {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn add(&mut self, place: usize, request: u64, outcome: Outcome) -> io::Result<()> {
+    pub(crate) fn add(&mut self, place: usize, request: u32, outcome: Outcome) -> io::Result<()> {
         self.done.push((place, outcome.is_success()));
         let mut line = serde_json::to_vec(&Entry { place, request, outcome })?;
         line.push(b'\n');

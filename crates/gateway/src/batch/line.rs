@@ -1,7 +1,6 @@
 //! The lines of a batch: requests and results, as OpenAI's JSONL has them.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io::BufRead;
 
 use axum::Router;
@@ -34,10 +33,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// A number that another request hardly has.
-    pub(crate) fn digest(&self) -> u64 {
-        let request = (&self.custom_id, &self.url, self.body.get());
-        BuildHasherDefault::<DefaultHasher>::default().hash_one(request)
+    /// A number that another request hardly has, the same in every build: journals outlive them.
+    pub(crate) fn digest(&self) -> u32 {
+        let mut digest = crc32fast::Hasher::new();
+        for part in [&self.custom_id, &self.url, self.body.get()] {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part.as_bytes());
+        }
+        digest.finalize()
     }
 }
 
@@ -133,7 +136,7 @@ pub(crate) fn parse(input: impl BufRead, endpoint: Option<&str>) -> Result<Vec<L
 /// A result, with the place of its request and the request's digest.
 pub(crate) struct Done {
     pub(crate) place: usize,
-    pub(crate) request: u64,
+    pub(crate) request: u32,
     pub(crate) outcome: Outcome,
 }
 
