@@ -1,4 +1,4 @@
-//! Speed of attention: `cargo bench -p kernels --bench attention` (with `EDGELLM_ISA` for other instruction
+//! Speed of attention: `cargo bench -p kernels --features bench --bench attention` (with `EDGELLM_ISA` for other instruction
 //! sets). One layer of BitNet-2B's shape (20 query heads, 5 key heads of 128), f16 and int8 caches.
 
 use std::sync::Arc;

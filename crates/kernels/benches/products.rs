@@ -1,4 +1,4 @@
-//! Speed of matrix products as the engine calls them, by row type and shape: `cargo bench -p kernels --bench products`
+//! Speed of matrix products as the engine calls them, by row type and shape: `cargo bench -p kernels --features bench --bench products`
 //! (with `EDGELLM_ISA=avx2` or another for what other processors get). Types that have tiles are packed into them.
 //!
 //! One thread. `decode`: a token against a matrix that is larger than the caches, which is bound by memory. `prefill`: 64

@@ -1,4 +1,4 @@
-//! Speed of the row types: `cargo bench -p kernels --bench rows` (with `EDGELLM_ISA=scalar` for plain Rust).
+//! Speed of the row types: `cargo bench -p kernels --features bench --bench rows` (with `EDGELLM_ISA=scalar` for plain Rust).
 //!
 //! A matrix of 256 rows of 1536 weights lies in the second-level cache: what the loops cost, not what memory
 //! does. One thread, one token, which is how a model answers.
