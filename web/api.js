@@ -15,7 +15,8 @@ const KEY = "edgellm.key";
 export const apiKey = () => sessionStorage.getItem(KEY) ?? "";
 export const setApiKey = (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY));
 
-async function request(path, options = {}) {
+/** What a route answers, asked with the key of this tab; a refusal is an {@link ApiError}. */
+export async function ask(path, options = {}) {
   const headers = { ...options.headers };
   if (apiKey()) headers.authorization = `Bearer ${apiKey()}`;
   let response;
@@ -37,7 +38,7 @@ async function refusal(response) {
 
 /** The names of the models. */
 export async function models() {
-  const { data } = await (await request("v1/models")).json();
+  const { data } = await (await ask("v1/models")).json();
   return data.map((model) => model.id);
 }
 
@@ -79,7 +80,7 @@ async function* pieces(stream) {
 
 /** The answer to a chat, piece by piece: { text, thought, finish, usage }, each where it is known. */
 export async function* chat(body, signal) {
-  const response = await request("v1/chat/completions", {
+  const response = await ask("v1/chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),

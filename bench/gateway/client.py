@@ -12,9 +12,9 @@ import urllib.request
 class Server:
     """A process that serves on a port, and is gone at the end."""
 
-    def __init__(self, command, port, ready="/ready"):
+    def __init__(self, command, port, ready="/ready", env=None):
         self.port = port
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
         for _ in range(1200):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=1).read()
@@ -60,9 +60,10 @@ async def connect(port):
     return await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
 
 
-def send(writer, path, body):
+def send(writer, path, body, key=None):
     body = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    authorization = f"authorization: Bearer {key}\r\n" if key else ""
+    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\n{authorization}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
 
 

@@ -1,14 +1,19 @@
 """Measures the server: `python3 bench/gateway/measure.py [ROW ...]`, all rows by default.
 
-Rows: overhead, batching, long-prompt, jitter, prefix, overload, cancel, drain. EDGELLM names the binary
-(target/release/edgellm), SMOLLM2 a GGUF file of SmolLM2-135M, LLAMA_SERVER llama.cpp's server for the row of jitter.
+Rows: overhead, access, peers, soak, statistics, batching, long-prompt, jitter, prefix, overload, cancel, drain. EDGELLM names the binary
+(target/release/edgellm), SMOLLM2 a GGUF file of SmolLM2-135M, LLAMA_SERVER llama.cpp's server for the row of jitter, PEERS a Python
+environment with fastapi, uvicorn[standard] and litellm[proxy] for the row of peers, SOAK_MINUTES the length of soak (30).
 """
 
 import asyncio
 import json
 import os
+import sqlite3
+import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 
 from client import Server, ask, chunks, connect, gaps, head, percentile, send, stream, whole
 
@@ -75,6 +80,239 @@ async def overhead():
             events_per_second=events / (time.perf_counter() - started),
             resident_mb=server.resident() / 1e6,
         )
+
+
+class Guarded:
+    """A server that asks who is there, on a database of its own, and a key with limits that are never reached."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="edgellm-bench-")
+        self.database = os.path.join(self.folder.name, "gateway.db")
+        self.env = dict(os.environ, DATABASE_URL=self.database)
+        limits = ["--requests-per-minute", "1000000000", "--tokens-per-minute", "1000000000", "--requests-per-day", "1000000000"]
+        self.key = self.new_key("--parallel-requests", "100000", *limits)
+
+    def new_key(self, *options):
+        command = [EDGELLM, "keys", "create", *options]
+        return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
+
+    def server(self, *options):
+        return Server([EDGELLM, "serve", "--model", "null", "--port", str(PORT), *options], PORT, env=self.env)
+
+
+async def access():
+    """Keys, limits, usage and metrics on, the null backend: what a request costs, alone and beside 63 others."""
+    guarded = Guarded()
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    with guarded.server("--parallel", "256", "--queue", "256") as server:
+
+        async def client(path, n, key):
+            reader, writer = await connect(PORT)
+            seconds = []
+            for _ in range(n):
+                before = time.perf_counter()
+                send(writer, path, body, key)
+                status, headers = await head(reader)
+                await whole(reader, headers)
+                seconds.append(time.perf_counter() - before)
+                assert status == (200 if path.startswith("/v1") else 404), status
+            writer.close()
+            return seconds
+
+        await client("/v1/chat/completions", 300, guarded.key)
+        bare = await client("/nothing", 3000, guarded.key)
+        chat = await client("/v1/chat/completions", 3000, guarded.key)
+        figures = {}
+        for clients in (1, 64):
+            n = 20000 // clients
+            before, started = server.cpu(), time.perf_counter()
+            await asyncio.gather(*(client("/v1/chat/completions", n, guarded.key) for _ in range(clients)))
+            cpu, seconds = server.cpu() - before, time.perf_counter() - started
+            figures |= {
+                f"requests_per_cpu_second_{clients}": n * clients / max(cpu, 0.01),
+                f"requests_per_second_{clients}": n * clients / seconds,
+            }
+        show(
+            "access",
+            p50_ms=percentile(chat, 50) * 1e3,
+            added_p50_ms=(percentile(chat, 50) - percentile(bare, 50)) * 1e3,
+            resident_mb=server.resident() / 1e6,
+            **figures,
+        )
+
+
+async def chats(port, key, clients, n, model="null"):
+    """So many chats of one token by each client; seconds of each chat."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+
+    async def client():
+        reader, writer = await connect(port)
+        seconds = []
+        for _ in range(n):
+            before = time.perf_counter()
+            send(writer, "/v1/chat/completions", body, key)
+            status, headers = await head(reader)
+            data = await whole(reader, headers)
+            seconds.append(time.perf_counter() - before)
+            assert status == 200, (status, data)
+        writer.close()
+        return seconds
+
+    return [second for seconds in await asyncio.gather(*(client() for _ in range(clients))) for second in seconds]
+
+
+LITELLM = """
+model_list:
+  - model_name: "null"
+    litellm_params: {model: openai/null, api_key: none, mock_response: "a"}
+general_settings: {master_key: sk-bench}
+"""
+
+
+async def peers():
+    """The same chats with a key behind this server, FastAPI (fastapi_app.py, before a model elsewhere as a gateway is, and with a
+    fixed answer) and LiteLLM's proxy (with a fixed answer of its own), in turns."""
+    guarded = Guarded()
+    programs = os.path.join(os.environ["PEERS"], "bin")
+    here = os.path.dirname(os.path.abspath(__file__))
+    config = os.path.join(guarded.folder.name, "litellm.yaml")
+    with open(config, "w") as file:
+        file.write(LITELLM)
+    env = dict(os.environ, GATEWAY_KEY="sk-bench", GATEWAY_DATABASE=os.path.join(guarded.folder.name, "fastapi.db"))
+    fixed = dict(env, GATEWAY_DATABASE=os.path.join(guarded.folder.name, "fixed.db"))
+    env["GATEWAY_UPSTREAM"] = f"http://127.0.0.1:{PORT + 3}"
+    fastapi = [f"{programs}/uvicorn", "--app-dir", here, "--no-access-log", "fastapi_app:app", "--port"]
+    upstream = [EDGELLM, "serve", "--model", "null", "--port", str(PORT + 3), "--no-auth", "--parallel", "256", "--queue", "256"]
+    litellm = [f"{programs}/litellm", "--config", config, "--port", str(PORT + 2)]
+    with (
+        guarded.server("--parallel", "256", "--queue", "256") as ours,
+        Server(upstream, PORT + 3),
+        Server([*fastapi, str(PORT + 1)], PORT + 1, env=env) as plain,
+        Server([*fastapi, str(PORT + 4)], PORT + 4, env=fixed) as bare,
+        Server(litellm, PORT + 2, ready="/health/liveliness", env=env) as proxy,
+    ):
+        contestants = {
+            "edgellm": (ours, guarded.key, 2000),
+            "fastapi": (plain, "sk-bench", 100),
+            "fastapi_fixed": (bare, "sk-bench", 200),
+            "litellm": (proxy, "sk-bench", 20),
+        }
+        for server, key, n in contestants.values():
+            await chats(server.port, key, 16, max(5, n // 20))
+        costs, alone = {name: [] for name in contestants}, {name: [] for name in contestants}
+        for _ in range(3):
+            for name, (server, key, n) in contestants.items():
+                before = server.cpu()
+                await chats(server.port, key, 16, n)
+                costs[name].append(16 * n / max(server.cpu() - before, 0.01))
+                alone[name] += await chats(server.port, key, 1, n)
+        per_cpu = {name: percentile(values, 50) for name, values in costs.items()}
+        show(
+            "peers",
+            **{f"{name}_requests_per_cpu_second": value for name, value in per_cpu.items()},
+            **{f"{name}_p50_ms": percentile(values, 50) * 1e3 for name, values in alone.items()},
+            **{f"{name}_resident_mb": server.resident() / 1e6 for name, (server, _, _) in contestants.items()},
+            times_fastapi=per_cpu["edgellm"] / per_cpu["fastapi"],
+            times_litellm=per_cpu["edgellm"] / per_cpu["litellm"],
+        )
+
+
+async def soak():
+    """Half load for SOAK_MINUTES: 16 clients who pause, streams and chats, some of which leave early; memory and descriptors."""
+    guarded = Guarded()
+    seconds = 60 * float(os.environ.get("SOAK_MINUTES", "30"))
+    with guarded.server("--parallel", "32", "--queue", "64") as server:
+        end, answered = time.monotonic() + seconds, [0]
+        samples = []
+
+        async def client(i):
+            n = 0
+            while time.monotonic() < end:
+                n += 1
+                kind = (i + n) % 4
+                reader, writer = await connect(PORT)
+                body = {"messages": [{"role": "user", "content": f"Hi {n}"}], "max_tokens": 20 + n % 30, "stream": kind > 0}
+                if kind == 3:
+                    body["max_tokens"] = 100_000
+                send(writer, "/v1/chat/completions", body, guarded.key)
+                status, headers = await head(reader)
+                assert status == 200, status
+                if kind == 3:
+                    # It leaves in the middle.
+                    await reader.readexactly(100)
+                elif kind:
+                    async for _ in chunks(reader):
+                        pass
+                else:
+                    await whole(reader, headers)
+                writer.close()
+                answered[0] += 1
+                await asyncio.sleep(0.05)
+
+        async def watch():
+            while time.monotonic() < end:
+                await asyncio.sleep(seconds / 60)
+                files = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+                samples.append((server.resident() / 1e6, files))
+
+        before, started = server.cpu(), time.monotonic()
+        await asyncio.gather(watch(), *(client(i) for i in range(16)))
+        share = (server.cpu() - before) / (time.monotonic() - started)
+        await asyncio.sleep(2)
+        # The first tenth is the warm-up.
+        memory = [megabytes for megabytes, _ in samples[len(samples) // 10 :]]
+        show(
+            "soak",
+            minutes=seconds / 60,
+            requests=answered[0],
+            processors=share,
+            first_mb=memory[0],
+            last_mb=memory[-1],
+            most_mb=max(memory),
+            growth=memory[-1] / memory[0] - 1,
+            files_first=samples[len(samples) // 10][1],
+            files_at_rest=len(os.listdir(f"/proc/{server.process.pid}/fd")),
+        )
+
+
+async def statistics():
+    """Time of the answers about 1,000,000 records of 100 keys, 3 models and 30 days."""
+    guarded = Guarded()
+    admin = guarded.new_key("--role", "admin")
+    with guarded.server():
+        pass
+    database = sqlite3.connect(guarded.database)
+    today = int(time.time()) // 86400
+    n, keys, models, days = 1_000_000, 100, 3, 30
+    rows = (
+        (f"r{i}", (today - i % days) * 86400000 + i, f"key{i * 7919 % keys}", f"owner{i * 7919 % keys % 20}", f"m{i % models}",
+         "/v1/chat/completions", 200 if i % 100 else 429, 10, 2, 20, 1000 * (1 + i * 31 % 5000))
+        for i in range(n)
+    )
+    database.executemany("INSERT INTO usage_records VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
+    database.execute(
+        "INSERT INTO usage_days SELECT at / 86400000, subject, owner, model, endpoint, COUNT(*), SUM(status >= 400), "
+        "SUM(prompt_tokens), SUM(cached_tokens), SUM(completion_tokens) FROM usage_records GROUP BY 1, 2, 3, 4, 5"
+    )
+    # As many buckets as times that differ by an eighth of a doubling.
+    database.execute(
+        "INSERT INTO usage_latency SELECT at / 86400000, subject, owner, model, CAST(8 * log2(micros) AS INTEGER), COUNT(*) "
+        "FROM usage_records WHERE status < 400 GROUP BY 1, 2, 3, 4, 5"
+    )
+    database.commit()
+    database.close()
+    with guarded.server():
+        figures = {}
+        for name in ("stats", "stats/detailed", "admin/stats"):
+            seconds = []
+            for _ in range(7):
+                request = urllib.request.Request(f"http://127.0.0.1:{PORT}/api/{name}", headers={"x-api-key": admin})
+                before = time.perf_counter()
+                answer = json.load(urllib.request.urlopen(request))
+                seconds.append(time.perf_counter() - before)
+            figures[f"{name}_p50_ms".replace("/", "_")] = percentile(seconds, 50) * 1e3
+            figures[f"{name}_max_ms".replace("/", "_")] = max(seconds) * 1e3
+        show("statistics", records=answer["totals"]["requests"], **figures)
 
 
 async def batching():
@@ -229,7 +467,7 @@ async def cancel():
                 break
             if time.perf_counter() - gone > 30:
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         show(
             "cancel",
             running_before=before["running"],
@@ -255,6 +493,10 @@ async def drain():
 
 ROWS = {
     "overhead": overhead,
+    "access": access,
+    "peers": peers,
+    "soak": soak,
+    "statistics": statistics,
     "batching": batching,
     "long-prompt": long_prompt,
     "jitter": jitter,

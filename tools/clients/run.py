@@ -39,7 +39,9 @@ SUITES = {
     "websocket": ([*PYTEST, "websocket_python.py"], "python"),
     "page-modules": ([*NODE, "page/markdown.test.mjs"], "node"),
     "page": ([*NODE, "page/page.mjs"], "browser"),
+    "admin-page": ([*NODE, "page/admin.mjs"], "browser"),
     "schema": ([str(VENV / "bin" / "python"), "schema.py"], "python"),
+    "schema-access": ([str(VENV / "bin" / "python"), "schema_access.py"], "python"),
 }
 
 
@@ -149,6 +151,7 @@ def main() -> int:
 
     models = [named(model) for model in arguments.model]
     environment = {**os.environ, "EDGELLM_MODEL": models[0][0], "NODE_MODULES": str(INSTALLED), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["EDGELLM_BINARY"] = str(arguments.server.resolve())
     if browser():
         environment["CHROMIUM"] = browser()
     if arguments.screenshots:

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 URL = os.environ["EDGELLM_URL"]
+# On a server that asks for keys: who asks (nobody for none), and a copy of the description, which it does not tell to everybody.
+KEY = os.environ.get("EDGELLM_KEY")
+DESCRIPTION = os.environ.get("EDGELLM_DESCRIPTION", f"{URL}/openapi.json")
 EXAMPLES = os.environ.get("EDGELLM_SCHEMA_EXAMPLES", "25")
 
 command = [
     str(Path(sys.executable).with_name("schemathesis")),
     "run",
-    f"{URL}/openapi.json",
+    DESCRIPTION,
     "--url",
     URL,
     "--checks",
@@ -32,4 +35,7 @@ command = [
     "--suppress-health-check",
     "all",
 ]
+if KEY:
+    command += ["--header", f"Authorization: Bearer {KEY}"]
+
 sys.exit(subprocess.run(command, check=False).returncode)

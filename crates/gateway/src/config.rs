@@ -7,6 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use engine::LoadOptions;
 use engine::synthetic::Synthetic;
 
+use crate::auth::settings::{AccessConfig, LimitSettings};
+use crate::log::Log;
+use crate::trace::TraceConfig;
+
 /// Where a model comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {
@@ -74,6 +78,15 @@ pub struct SamplingDefaults {
     pub max_tokens: Option<usize>,
 }
 
+/// What can change while a server runs.
+#[derive(Debug, Clone, Default)]
+pub struct Reload {
+    /// The models. One that was there before stays loaded, unless its file has changed.
+    pub models: Vec<ModelSource>,
+    /// What is limited.
+    pub limits: LimitSettings,
+}
+
 /// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -103,6 +116,14 @@ pub struct Config {
     pub cors: Vec<String>,
     /// Where files and batches are kept; without it there are none.
     pub data: Option<PathBuf>,
+    /// Keys, limits and usage; without it everybody who reaches the port is answered.
+    pub access: Option<AccessConfig>,
+    /// Where requests are told; nowhere for `None`.
+    pub log: Option<Log>,
+    /// Where requests are traced; nowhere for `None`.
+    pub trace: Option<TraceConfig>,
+    /// What takes the place of `models` and of the limits of `access` while the server runs.
+    pub reload: Option<tokio::sync::watch::Receiver<Reload>>,
 }
 
 impl Default for Config {
@@ -121,6 +142,10 @@ impl Default for Config {
             tls: None,
             cors: Vec::new(),
             data: None,
+            access: None,
+            log: None,
+            trace: None,
+            reload: None,
         }
     }
 }

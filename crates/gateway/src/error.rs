@@ -1,12 +1,15 @@
 //! What a client is told when something cannot be done.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::scheduler::Refused;
 use engine::{EngineError, chat_template::TemplateError};
 use serde_json::{Value, json};
 
+use crate::limiter::Standing;
 use crate::limits;
 
 /// An answer that is an error. By itself it is rendered as OpenAI's; routes of other interfaces render it anew
@@ -20,11 +23,24 @@ pub(crate) struct ApiError {
     /// The parameter that is to blame.
     pub(crate) param: Option<String>,
     pub(crate) message: String,
+    /// The limit that was reached.
+    reached: Option<Box<Reached>>,
+}
+
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    /// When it is worth asking again, if it ever is and somebody knows.
+    wait: Option<Duration>,
+    /// Whether the same request will never be answered.
+    is_final: bool,
+    standing: Option<Standing>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, code: None, param: None, message: message.into() }
+        let message = message.into();
+        Self { status, kind, code: None, param: None, message, reached: None }
     }
 
     /// 400: the request is wrong as a whole.
@@ -68,6 +84,37 @@ impl ApiError {
                 format!("The model '{name}' does not exist"),
             )
         }
+    }
+
+    /// 401: nobody who is known.
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
+        Self {
+            code: Some("invalid_api_key"),
+            ..Self::new(StatusCode::UNAUTHORIZED, "authentication_error", message)
+        }
+    }
+
+    /// 429: a limit is reached. Without a time it will never be answered, or nobody knows when.
+    pub(crate) fn rate_limited(
+        code: &'static str,
+        message: impl Into<String>,
+        wait: Option<Duration>,
+        standing: Option<Standing>,
+    ) -> Self {
+        let is_final = wait.is_none() && standing.is_some();
+        let reached = Some(Box::new(Reached { wait, is_final, standing }));
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { code: Some(code), reached, ..error }
+    }
+
+    /// Whether the same request will never be answered.
+    pub(crate) fn is_final(&self) -> bool {
+        self.reached.as_ref().is_some_and(|reached| reached.is_final)
+    }
+
+    /// How it stands with the limit that was reached.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        self.reached.as_ref().and_then(|reached| reached.standing)
     }
 
     /// 403: not for this client.
@@ -136,9 +183,16 @@ impl ApiError {
     /// The response with this body.
     pub(crate) fn response(self, body: Value) -> Response {
         let mut response = (self.status, Json(body)).into_response();
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let seconds = HeaderValue::from(limits::RETRY_AFTER.as_secs());
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        let is_busy = matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let usual = (is_busy && !self.is_final()).then_some(limits::RETRY_AFTER);
+        let wait = self.reached.as_ref().and_then(|reached| reached.wait).or(usual);
+        if let Some(wait) = wait {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        if self.is_final() {
+            // OpenAI's packages ask again after a 429 unless they are told not to.
+            let name = HeaderName::from_static("x-should-retry");
+            response.headers_mut().insert(name, HeaderValue::from_static("false"));
         }
         response.extensions_mut().insert(self);
         response

@@ -8,8 +8,11 @@ use engine::EngineError;
 use engine::scheduler::{Event, Job};
 use tokio::sync::mpsc;
 
+use crate::auth::{Demand, Metered, current};
 use crate::engine_thread::{Handle, NotSent, Update, Updates};
 use crate::error::ApiError;
+use crate::openai::knobs::user;
+use crate::trace::Work;
 
 /// Jobs of one request that are with the model at a time: a request with hundreds of prompts must not fill the queue.
 const AT_ONCE: usize = 8;
@@ -29,17 +32,35 @@ pub(crate) struct Generation {
     sender: Option<mpsc::Sender<(usize, Update)>>,
     /// Jobs that are with the model.
     open: usize,
+    /// Counts what they use, where somebody must be known.
+    metered: Option<Metered>,
+    /// Tells what they do, where requests are traced.
+    traced: Option<Work>,
 }
 
 /// Hands jobs to a model and waits until it has taken the first: then it takes the others too.
 ///
 /// # Errors
 /// 400 when it cannot be run, 429 when too many are waiting.
-pub(crate) async fn submit(handle: Arc<Handle>, jobs: Vec<Job>) -> Result<Generation, ApiError> {
+pub(crate) async fn submit(handle: Arc<Handle>, mut jobs: Vec<Job>) -> Result<Generation, ApiError> {
     let n = jobs.len();
+    let metered = match current() {
+        Some(call) => {
+            let demand = Demand::of(&jobs, handle.card.context);
+            Some(call.begin(&handle.card.name, demand).await?)
+        }
+        None => None,
+    };
+    if let Some(metered) = &metered {
+        // Nobody gets a larger share by inventing users.
+        let user = user(Some(metered.subject()));
+        jobs.iter_mut().for_each(|job| job.user = user);
+    }
     let (sender, updates) = handle.channel(&jobs);
     let later = jobs.into_iter().enumerate().map(|(i, job)| (i, Job { follows: i > 0, ..job })).collect();
-    let mut generation = Generation { handle, jobs: n, updates, later, sender: Some(sender), open: 0 };
+    let traced = Work::of_this_request(&handle.card.name);
+    let mut generation =
+        Generation { handle, jobs: n, updates, later, sender: Some(sender), open: 0, metered, traced };
     if !generation.hand_over(1)? && n > 0 {
         return Err(ApiError::overloaded());
     }
@@ -97,7 +118,17 @@ impl Generation {
                 Update::Refused(refused) => Event::Failed(EngineError::Request(refused.to_string())),
             };
             self.open -= usize::from(event.is_last());
+            if let Some(metered) = &mut self.metered {
+                metered.event(index, &event);
+            }
+            if let Some(traced) = &mut self.traced {
+                traced.event(&event);
+            }
             events.push((index, event));
+        }
+        if self.open == 0 && self.later.is_empty() {
+            // What was used is written down before the end of the answer leaves.
+            self.metered = None;
         }
         // What finds no room now is handed over with the next event.
         self.hand_over(AT_ONCE).is_ok()

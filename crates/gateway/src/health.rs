@@ -26,7 +26,16 @@ pub(crate) struct Service {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Status {
     status: &'static str,
+    /// Whether the database of keys and usage answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<&'static str>,
+    /// Whether the Redis of the limits answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<&'static str>,
 }
+
+/// All is well.
+const OK: Status = Status { status: "ok", database: None, redis: None };
 
 /// What this server is; a browser is sent to the chat page.
 pub(crate) async fn root(State(app): State<App>, headers: HeaderMap) -> Response {
@@ -55,15 +64,19 @@ pub(crate) async fn root(State(app): State<App>, headers: HeaderMap) -> Response
     .into_response()
 }
 
-/// 200 when requests are answered, as llama.cpp's server has it.
+/// 200 when requests are answered, as llama.cpp's server has it; and whether what stands behind the server answers.
 pub(crate) async fn health(State(app): State<App>) -> Result<Json<Status>, ApiError> {
     check(&app)?;
-    Ok(Json(Status { status: "ok" }))
+    let word = |answers| if answers { "ok" } else { "gone" };
+    let access = app.access.as_ref();
+    let database = access.map(|access| word(access.database_answers()));
+    let redis = access.and_then(|access| access.limiter.shared_answers()).map(word);
+    Ok(Json(Status { database, redis, ..OK }))
 }
 
 /// 200 while the process runs.
 pub(crate) async fn live() -> Json<Status> {
-    Json(Status { status: "ok" })
+    Json(OK)
 }
 
 /// 200 when requests are answered; 503 while the model is loaded and once the server is to stop.

@@ -2,17 +2,23 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
+use opentelemetry::context::FutureExt;
 use tokio::sync::watch;
 
 use crate::ids;
+use crate::log::Told;
 use crate::state::App;
+use crate::trace::Span;
+
+/// The header that names a request.
+const REQUEST_ID: &str = "x-request-id";
 
 /// How many there are.
 #[derive(Debug)]
@@ -27,6 +33,11 @@ impl InFlight {
     pub(crate) fn enter(&self) -> Guard {
         self.0.send_modify(|n| *n += 1);
         Guard(self.0.clone())
+    }
+
+    /// How many there are now.
+    pub(crate) fn now(&self) -> usize {
+        *self.0.borrow()
     }
 
     /// Ready when there is none.
@@ -49,6 +60,8 @@ impl Drop for Guard {
 struct Guarded {
     body: Body,
     _guard: Guard,
+    /// Ends with it.
+    _span: Option<Span>,
 }
 
 impl HttpBody for Guarded {
@@ -71,12 +84,47 @@ impl HttpBody for Guarded {
     }
 }
 
-/// Counts a request, and gives its answer a name.
-pub(crate) async fn track(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Counts a request, gives its answer a name, and tells of it in the log and its trace.
+pub(crate) async fn track(
+    app: &App,
+    request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let guard = app.in_flight.enter();
-    let mut response = next.run(request).await.map(|body| Body::new(Guarded { body, _guard: guard }));
-    if let Ok(id) = HeaderValue::from_str(&ids::new("req_")) {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+    let started = Instant::now();
+    let told = app.config.log.as_ref().map(|log| {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        (log, request.method().clone(), route)
+    });
+    let id = given(request.headers()).unwrap_or_else(|| ids::new("req_"));
+    let span = app.trace.as_ref().map(|trace| trace.begin(&request));
+    let response = match &span {
+        Some(span) => answer(request).with_context(span.context()).await,
+        None => answer(request).await,
+    };
+    if let Some(span) = &span {
+        span.answered(response.status(), &id);
+    }
+    let mut response = response.map(|body| Body::new(Guarded { body, _guard: guard, _span: span }));
+    if let Some((log, method, route)) = told {
+        log.request(&Told {
+            id: &id,
+            method: &method,
+            route: route.as_ref().map_or("none", MatchedPath::as_str),
+            status: response.status(),
+            who: response.extensions().get(),
+            time: started.elapsed(),
+        });
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static(REQUEST_ID), id);
     }
     response
+}
+
+/// The name that the client gave, if it is one that can stand in a log.
+fn given(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (!id.is_empty() && id.len() <= 64 && id.bytes().all(is_name)).then(|| id.to_owned())
 }

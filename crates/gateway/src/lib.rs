@@ -6,7 +6,9 @@
 //!
 //! It is a library: [`run`] takes a listener, the configuration and a future that says when to stop.
 
+mod access;
 mod anthropic;
+mod auth;
 pub mod backend;
 pub mod batch;
 mod body;
@@ -23,8 +25,11 @@ mod grammar;
 mod health;
 mod ids;
 mod in_flight;
+pub mod keys;
+mod limiter;
 pub mod limits;
 mod llama_cpp;
+pub mod log;
 mod metrics;
 mod models;
 mod ollama;
@@ -35,13 +40,18 @@ mod router;
 mod server;
 mod sse;
 mod state;
+pub mod storage;
 mod stream;
 mod tls;
 mod tokenize;
 mod tools;
+pub mod trace;
 mod translate;
 mod ui;
+mod usage;
 mod ws;
 
-pub use config::{Config, ModelSource, Origin, SamplingDefaults};
+pub use auth::{Role, settings};
+pub use config::{Config, ModelSource, Origin, Reload, SamplingDefaults};
+pub use limiter::Limits;
 pub use server::{ServeError, run};

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use engine::scheduler::{Event, Stepped, Usage};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -18,8 +17,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::access::Access;
 use crate::engine_thread::Gauges;
 use crate::error::ApiError;
+use crate::models::Slot;
 use crate::state::App;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +69,9 @@ pub(crate) struct Metrics {
     kv_pages_remembered: Family<ModelLabels, Gauge>,
     kv_pages_limit: Family<ModelLabels, Gauge>,
     loaded: Family<ModelLabels, Gauge>,
+    usage_pending: Gauge,
+    database_up: Gauge,
+    redis_up: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -98,6 +102,9 @@ impl Metrics {
             kv_pages_remembered: Family::default(),
             kv_pages_limit: Family::default(),
             loaded: Family::default(),
+            usage_pending: Gauge::default(),
+            database_up: Gauge::default(),
+            redis_up: Gauge::default(),
         };
         let m = &mut metrics;
         let r = &mut m.registry;
@@ -122,7 +129,22 @@ impl Metrics {
         r.register("kv_pages_remembered", "Pages kept for prompts to come", m.kv_pages_remembered.clone());
         r.register("kv_pages_limit", "Pages that there may be", m.kv_pages_limit.clone());
         r.register("model_loaded", "Whether a model is loaded", m.loaded.clone());
+        r.register("usage_pending", "Usage records on their way to the database", m.usage_pending.clone());
+        r.register("database_up", "Whether the database of keys and usage answers", m.database_up.clone());
+        r.register("redis_up", "Whether the Redis of the limits answers", m.redis_up.clone());
         metrics
+    }
+
+    /// Models that are gone have nothing left.
+    pub(crate) fn forget(&self, gone: &[Arc<Slot>]) {
+        gone.iter().for_each(|slot| self.set_gauges(&slot.source.name, None));
+    }
+
+    /// What stands behind a server that asks who is there.
+    fn set_access(&self, access: &Access) {
+        self.usage_pending.set(i64::try_from(access.journal.pending()).unwrap_or(i64::MAX));
+        self.database_up.set(access.database_answers().into());
+        self.redis_up.set(access.limiter.shared_answers().unwrap_or(false).into());
     }
 
     /// The metrics of one model, for its thread.
@@ -230,10 +252,14 @@ impl ModelMetrics {
 }
 
 /// Counts requests.
-pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(
+    app: &App,
+    request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
+    let response = answer(request).await;
     app.metrics.answered(route, response.status().as_u16(), started.elapsed());
     response
 }
@@ -248,9 +274,12 @@ impl Metrics {
 
 /// All metrics as text.
 pub(crate) async fn show(State(app): State<App>) -> Response {
-    for slot in app.models.slots() {
+    for slot in app.models.slots().iter() {
         let gauges = slot.loaded().map(|handle| Arc::clone(&handle.gauges));
         app.metrics.set_gauges(&slot.source.name, gauges.as_deref());
+    }
+    if let Some(access) = &app.access {
+        app.metrics.set_access(access);
     }
     let mut text = String::new();
     if encode(&mut text, &app.metrics.registry).is_err() {

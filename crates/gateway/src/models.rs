@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use engine::scheduler::Limits;
 use engine::{EngineError, Model};
 use tokio::sync::oneshot;
 
+use crate::auth::may_use;
 use crate::backend::{Card, ModelBackend, NullBackend, null_card, placeholders};
 use crate::config::{Config, ModelSource, Origin, SamplingDefaults};
 use crate::engine_thread::{Gauges, Handle, serve};
@@ -24,7 +25,7 @@ const DEFAULT_KV_BYTES: u64 = 1 << 30;
 
 /// All models of a server.
 pub(crate) struct Models {
-    slots: Vec<Slot>,
+    slots: RwLock<Slots>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     ready: AtomicBool,
@@ -32,9 +33,14 @@ pub(crate) struct Models {
     loading: tokio::sync::Mutex<()>,
 }
 
+/// The models as they are at one moment.
+pub(crate) type Slots = Arc<[Arc<Slot>]>;
+
 /// A model that may be loaded.
 pub(crate) struct Slot {
     pub(crate) source: ModelSource,
+    /// Bytes and time of its file when it was named.
+    file: (u64, u64),
     state: Mutex<State>,
 }
 
@@ -53,6 +59,21 @@ struct Loaded {
 }
 
 impl Slot {
+    fn new(source: ModelSource) -> Self {
+        Self { file: source.file(), source, state: Mutex::default() }
+    }
+
+    /// Whether it is the same model of the same file.
+    fn is_same(&self, other: &Self) -> bool {
+        let same_origin = match (&self.source.origin, &other.source.origin) {
+            (Origin::Path(a, _), Origin::Path(b, _)) => a == b,
+            (Origin::Synthetic(a, _), Origin::Synthetic(b, _)) => a == b,
+            (Origin::Null, Origin::Null) => true,
+            _ => false,
+        };
+        same_origin && self.source.name == other.source.name && self.file == other.file
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,9 +112,10 @@ impl Slot {
 
 impl Models {
     pub(crate) fn new(config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
-        let slot = |source: &ModelSource| Slot { source: source.clone(), state: Mutex::default() };
         Self {
-            slots: config.models.iter().map(slot).collect(),
+            slots: RwLock::new(
+                config.models.iter().cloned().map(|source| Arc::new(Slot::new(source))).collect(),
+            ),
             config,
             metrics,
             ready: AtomicBool::new(false),
@@ -102,13 +124,27 @@ impl Models {
     }
 
     /// All of them, the default one first.
-    pub(crate) fn slots(&self) -> &[Slot] {
-        &self.slots
+    pub(crate) fn slots(&self) -> Slots {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Other models from now on. Those that were there before stay as they are, unless their file has changed. Requests that
+    /// run end on the model that they have begun with. Gives those that are gone.
+    pub(crate) fn replace(&self, sources: Vec<ModelSource>) -> Vec<Arc<Slot>> {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let (before, mut now) = (slots.clone(), Vec::with_capacity(sources.len()));
+        for source in sources {
+            let slot = Slot::new(source);
+            let same = before.iter().find(|other| other.is_same(&slot));
+            now.push(same.cloned().unwrap_or_else(|| Arc::new(slot)));
+        }
+        *slots = now.into();
+        before.iter().filter(|old| !slots.iter().any(|slot| Arc::ptr_eq(slot, old))).cloned().collect()
     }
 
     /// Why the default model could not be loaded, if so.
     pub(crate) fn error(&self) -> Option<String> {
-        self.slots.first().and_then(|slot| slot.state().error.clone())
+        self.slots().first().and_then(|slot| slot.state().error.clone())
     }
 
     /// Whether the default model has been loaded once.
@@ -117,10 +153,17 @@ impl Models {
     }
 
     /// The model of this name (Ollama's `:latest` is nothing to it), without loading it.
-    pub(crate) fn find(&self, name: &str) -> Result<&Slot, ApiError> {
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Slot>, ApiError> {
         let plain = name.strip_suffix(":latest").unwrap_or(name);
-        let found = self.slots.iter().find(|slot| slot.source.name == name || slot.source.name == plain);
-        found.ok_or_else(|| ApiError::no_model(name))
+        let slots = self.slots();
+        let found = slots.iter().find(|slot| slot.source.name == name || slot.source.name == plain);
+        // A model that is not for whoever asks is told from none by nobody.
+        found.filter(|slot| may_use(&slot.source.name)).cloned().ok_or_else(|| ApiError::no_model(name))
+    }
+
+    /// All that are for whoever asks, the default one first.
+    pub(crate) fn visible(&self) -> Vec<Arc<Slot>> {
+        self.slots().iter().filter(|slot| may_use(&slot.source.name)).cloned().collect()
     }
 
     /// The model of this name, loaded; the default one for none.
@@ -129,11 +172,11 @@ impl Models {
     /// 404 for an unknown name, 503 when it cannot be loaded.
     pub(crate) async fn get(&self, name: Option<&str>) -> Result<Arc<Handle>, ApiError> {
         let slot = match name {
-            Some(name) => match (self.find(name), self.slots.first()) {
-                (Err(_), Some(default)) if self.config.any_model_name => default,
-                (found, _) => found?,
+            Some(name) => match self.find(name) {
+                Err(_) if self.config.any_model_name => self.default_model()?,
+                found => found?,
             },
-            None => self.slots.first().ok_or_else(|| ApiError::unavailable("There is no model"))?,
+            None => self.default_model()?,
         };
         if let Some(handle) = slot.touch() {
             return Ok(handle);
@@ -142,7 +185,7 @@ impl Models {
         if let Some(handle) = slot.touch() {
             return Ok(handle);
         }
-        self.make_room(slot).await;
+        self.make_room(&slot).await;
         match load(slot.source.clone(), &self.config, self.metrics.of_model(&slot.source.name)).await {
             Ok(handle) => {
                 let handle = Arc::new(handle);
@@ -160,6 +203,12 @@ impl Models {
         }
     }
 
+    /// The first that is for whoever asks.
+    fn default_model(&self) -> Result<Arc<Slot>, ApiError> {
+        let first = self.slots().iter().find(|slot| may_use(&slot.source.name)).cloned();
+        first.ok_or_else(|| ApiError::unavailable("There is no model"))
+    }
+
     /// From now on the model is kept so long after its last request; `None` changes nothing.
     pub(crate) fn keep(&self, name: &str, keep: Option<Duration>) {
         if let (Ok(slot), Some(keep)) = (self.find(name), keep) {
@@ -170,8 +219,9 @@ impl Models {
     /// Unloads models that nobody has asked for in a while. The only one of a server stays unless a request has said
     /// how long it is to be kept.
     pub(crate) fn unload_idle(&self) {
-        for slot in &self.slots {
-            let keep = slot.state().keep.or((self.slots.len() > 1).then_some(self.config.idle));
+        let slots = self.slots();
+        for slot in slots.iter() {
+            let keep = slot.state().keep.or((slots.len() > 1).then_some(self.config.idle));
             let (Some(keep), Some(idle)) = (keep, slot.idle()) else { continue };
             if idle >= keep && !slot.is_busy() {
                 slot.unload();
@@ -183,8 +233,9 @@ impl Models {
     async fn make_room(&self, wanted: &Slot) {
         let Some(budget) = self.config.memory else { return };
         let (need, _) = wanted.source.file();
+        let slots = self.slots();
         loop {
-            let loaded: Vec<&Slot> = self.slots.iter().filter(|slot| slot.loaded().is_some()).collect();
+            let loaded: Vec<&Arc<Slot>> = slots.iter().filter(|slot| slot.loaded().is_some()).collect();
             let used: u64 = loaded.iter().filter_map(|slot| Some(slot.loaded()?.card.memory_bytes)).sum();
             let Some(oldest) = loaded.iter().max_by_key(|slot| slot.idle()) else { return };
             if used + need <= budget {

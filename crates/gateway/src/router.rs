@@ -10,10 +10,12 @@ use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
+use crate::keys::routes as keys;
 use crate::state::{App, Gate};
+use crate::usage::routes as usage;
 use crate::{
-    anthropic, batch, cors, health, in_flight, limits, llama_cpp, metrics, ollama, openai, openapi, tokenize,
-    ui, ws,
+    anthropic, auth, batch, cors, health, in_flight, limits, llama_cpp, metrics, ollama, openai, openapi,
+    tokenize, ui, ws,
 };
 
 /// All routes of a server: those of plain HTTP, and those that send requests through them.
@@ -31,7 +33,7 @@ pub(crate) fn router(gate: Gate) -> Router {
 
 /// What requests go through whose routes are those of plain HTTP.
 pub(crate) fn gate(app: App) -> Gate {
-    Gate { api: api(app.clone()), app }
+    Gate { api: api(app.clone()), store: app.store.clone(), app }
 }
 
 /// The routes that programs use.
@@ -95,6 +97,17 @@ pub(crate) fn api(app: App) -> Router {
         .layer(from_fn_with_state(app.clone(), ready))
         .merge(ollama_models)
         .layer(map_response(ollama::errors));
+    // Keys, and what they have used.
+    let admin = Router::new()
+        .route("/api/keys", get(keys::list).post(keys::create))
+        .route("/api/keys/{id}", get(keys::get).delete(keys::revoke))
+        .route("/api/keys/{id}/rotate", post(keys::rotate))
+        .route("/api/stats", get(usage::own))
+        .route("/api/stats/detailed", get(usage::detailed))
+        .route("/api/stats/export.csv", get(usage::own_csv))
+        .route("/api/admin/stats", get(usage::all))
+        .route("/api/admin/stats/export.csv", get(usage::all_csv))
+        .route("/api/admin/audit", get(keys::audit));
     let all = Router::new()
         .merge(open)
         .merge(files)
@@ -103,6 +116,7 @@ pub(crate) fn api(app: App) -> Router {
         .merge(ollama)
         .merge(anthropic)
         .merge(llama_cpp)
+        .merge(admin)
         .fallback(async || ApiError::not_found("There is nothing at this path"))
         .method_not_allowed_fallback(async || ApiError::method_not_allowed());
     layered(all.with_state(app.clone()), &app)
@@ -110,12 +124,19 @@ pub(crate) fn api(app: App) -> Router {
 
 /// What every request passes, the last line first.
 fn layered(routes: Router, app: &App) -> Router {
-    routes
+    let routes = routes
         .layer(DefaultBodyLimit::max(limits::BODY))
-        .layer(from_fn_with_state(app.clone(), metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(cors::layer(&app.config.cors))
-        .layer(from_fn_with_state(app.clone(), in_flight::track))
+        .layer(from_fn_with_state(app.clone(), front));
+    if app.config.cors.is_empty() { routes } else { routes.layer(cors::layer(&app.config.cors)) }
+}
+
+/// Names a request and tells of it, counts it, and asks whose it is. One layer, because each costs as much as an empty route.
+async fn front(State(app): State<App>, request: Request, next: Next) -> Response {
+    let app = &app;
+    let known = async |request| auth::guard(app, request, next).await;
+    let counted = async |request| metrics::count(app, request, known).await;
+    in_flight::track(app, request, counted).await
 }
 
 /// Refuses requests while the model is loaded and once the server is to stop.

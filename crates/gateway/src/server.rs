@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +17,21 @@ use hyper_util::server::graceful::GracefulShutdown;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::access::Access;
+use crate::auth::Peer;
 use crate::batch::batches;
 use crate::batch::store::Store;
-use crate::config::Config;
+use crate::config::{Config, Reload};
 use crate::connection::Timed;
 use crate::limits;
 use crate::router::{gate, router};
 use crate::state::App;
 use crate::tls::acceptor;
+use crate::trace::Trace;
 
 /// Why a server could not be run.
 #[derive(Debug, Error)]
@@ -43,6 +47,12 @@ pub enum ServeError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Keys, limits or usage cannot be kept.
+    #[error("{0}")]
+    Access(String),
+    /// The collector of traces cannot be used.
+    #[error("traces: {0}")]
+    Trace(String),
     /// Files and batches cannot be kept.
     #[error("{folder}: {source}", folder = folder.display())]
     Data {
@@ -74,7 +84,18 @@ pub async fn run(
     let grace = config.grace;
     let tls = config.tls.as_ref().map(acceptor).transpose()?;
     let store = config.data.as_ref().map(|folder| open_store(folder)).transpose()?;
-    let app = App::new(config, store);
+    let access = match &config.access {
+        Some(access) => Some(Access::open(access).await.map_err(ServeError::Access)?),
+        None => None,
+    };
+    let trace = config.trace.as_ref().map(Trace::start).transpose().map_err(ServeError::Trace)?;
+    let app = App::new(config, store, access, trace);
+    if let Some(access) = &app.access {
+        access.start();
+    }
+    if let Some(reload) = app.config.reload.clone() {
+        tokio::spawn(follow(app.clone(), reload));
+    }
     let gate = gate(app.clone());
     batches::resume(&gate);
     let server = Server {
@@ -111,7 +132,21 @@ pub async fn run(
     drop(listener);
     // Connections without a request are closed at once; what is left is cut off.
     let _ = tokio::time::timeout(LAST_WORDS, connections.shutdown()).await;
+    if let Some(access) = &app.access {
+        access.end().await;
+    }
+    if let Some(trace) = &app.trace {
+        trace.end().await;
+    }
     Ok(())
+}
+
+/// Takes over each new configuration.
+async fn follow(app: App, mut reload: watch::Receiver<Reload>) {
+    while reload.changed().await.is_ok() {
+        let new = reload.borrow_and_update().clone();
+        app.reload(new).await;
+    }
 }
 
 /// What connections are served with.
@@ -136,7 +171,7 @@ impl Server {
     async fn accept(&self, listener: &TcpListener, connections: &GracefulShutdown) {
         // The semaphore is never closed.
         let Ok(permit) = self.slots.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             return tokio::time::sleep(ACCEPT_PAUSE).await;
         };
         // Tokens are small and must not wait for each other; a socket that refuses is served as it is.
@@ -145,11 +180,11 @@ impl Server {
         let tls = self.tls.clone();
         tokio::spawn(async move {
             match tls {
-                None => serve_connection(stream, routes, &http, watcher).await,
+                None => serve_connection(stream, peer, routes, &http, watcher).await,
                 Some(tls) => {
                     if let Ok(Ok(stream)) = tokio::time::timeout(limits::HEAD_TIME, tls.accept(stream)).await
                     {
-                        serve_connection(stream, routes, &http, watcher).await;
+                        serve_connection(stream, peer, routes, &http, watcher).await;
                     }
                 }
             }
@@ -168,12 +203,14 @@ async fn load_default(app: &App) -> Result<(), ServeError> {
 
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
     routes: Router,
     http: &Builder<TokioExecutor>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let routes = routes.clone();
+        request.extensions_mut().insert(Peer(peer.ip()));
         async move { Ok::<_, Infallible>(routes.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
     let connection = http.serve_connection_with_upgrades(TokioIo::new(Timed::new(stream)), service);

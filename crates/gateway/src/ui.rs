@@ -22,7 +22,11 @@ pub(crate) async fn index(headers: HeaderMap) -> Response {
 
 /// A file of the page.
 pub(crate) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
-    if path.is_empty() { file("index.html", &headers) } else { file(&path, &headers) }
+    match path.as_str() {
+        "" => file("index.html", &headers),
+        "admin" => file("admin.html", &headers),
+        path => file(path, &headers),
+    }
 }
 
 fn file(path: &str, request: &HeaderMap) -> Response {

@@ -1,6 +1,7 @@
 //! Everything that the user can type.
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are help texts: [/file] is no link")]
 
+mod access;
 mod analyze;
 mod batch;
 mod benchmark;
@@ -14,6 +15,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use access::{
+    AccessArgs, Algorithm, CreateKeyArgs, DatabaseArgs, KeysAction, KeysArgs, OnOutage, RoleArg,
+};
 pub(crate) use analyze::AnalyzeArgs;
 pub(crate) use batch::BatchArgs;
 pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
@@ -22,7 +26,7 @@ pub(crate) use eval::{
 };
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
-pub(crate) use serve::{DefaultsArgs, ModelsArgs, ServeArgs};
+pub(crate) use serve::{ConfigAction, ConfigArgs, DefaultsArgs, LogLevel, ModelsArgs, ServeArgs};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -47,7 +51,9 @@ pub(crate) enum Command {
     Quantize(QuantizeArgs),
     Calibrate(CalibrateArgs),
     Pull(PullArgs),
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    Keys(KeysArgs),
+    Config(ConfigArgs),
     Batch(BatchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

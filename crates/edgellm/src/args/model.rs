@@ -16,7 +16,7 @@ pub(crate) struct ModelArgs {
 }
 
 /// How a model runs.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
     /// Tokenizer file instead of the model's own: tokenizer.bin, tokenizer.json or a GGUF file
     #[arg(short = 'z', long, value_name = "FILE")]

@@ -4,16 +4,17 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Deserialize;
 
-use super::RunArgs;
+use super::{AccessArgs, RunArgs};
 
 /// The models of a server or a batch, and how they are run.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ModelsArgs {
     /// A file, a folder, a pulled name, or hf:owner/repo[/file], with a name before it if wished; may be repeated, the
     /// first is the default. To measure the server: null, or synthetic:bitnet-2b and other shapes of edgellm benchmark
-    #[arg(long, value_name = "[NAME=]MODEL", required = true)]
+    #[arg(long, env = "MODEL_PATH", value_name = "[NAME=]MODEL")]
     pub(crate) model: Vec<String>,
     /// Answer requests for models that are not there with the first one, as llama.cpp's server does
     #[arg(long)]
@@ -21,9 +22,9 @@ pub(crate) struct ModelsArgs {
     /// Positions of a sequence at most; what the model was made for by default, at most 8192
     #[arg(long, alias = "ctx-size", value_name = "N")]
     pub(crate) context: Option<usize>,
-    /// Sequences that run at a time
-    #[arg(long, alias = "max-sequences", default_value_t = 16, value_name = "N")]
-    pub(crate) parallel: usize,
+    /// Sequences that run at a time; 16 by default
+    #[arg(long, alias = "max-sequences", value_name = "N")]
+    pub(crate) parallel: Option<usize>,
     /// Memory for keys and values of each model; a quarter of what is free by default
     #[arg(long, value_name = "MB")]
     pub(crate) kv_memory: Option<u64>,
@@ -37,7 +38,7 @@ pub(crate) struct ModelsArgs {
 }
 
 /// How tokens are chosen where a request does not say; what is not said here either is as the interface has it.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Where a request does not say")]
 pub(crate) struct DefaultsArgs {
     /// Temperature; 0 always takes the most likely token
@@ -73,36 +74,39 @@ pub(crate) struct DefaultsArgs {
 ///
 /// The interfaces of OpenAI, Ollama and Anthropic, and a chat page at /ui. Ends with SIGTERM or Ctrl-C, after the
 /// requests that run.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
   edgellm serve --model smollm2-135m-instruct --no-auth
   edgellm serve --model chat=model.gguf --model big=hf:owner/repo --memory 8000 --no-auth
-  edgellm serve --model model.gguf --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --no-auth")]
+  edgellm serve --model model.gguf --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) models: ModelsArgs,
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    pub(crate) host: IpAddr,
-    /// Port to listen on; 0 for a free one
-    #[arg(long, default_value_t = 8080)]
-    pub(crate) port: u16,
-    /// Answer everybody who reaches the port
+    /// TOML file with what is not said here or in the environment
+    #[arg(long, env = "GATEWAY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address to listen on; 127.0.0.1 by default
+    #[arg(long, env = "GATEWAY_HOST", value_name = "ADDRESS")]
+    pub(crate) host: Option<IpAddr>,
+    /// Port to listen on; 8080 by default, 0 for a free one
+    #[arg(long, env = "GATEWAY_PORT")]
+    pub(crate) port: Option<u16>,
+    /// Answer everybody who reaches the port, which must be on the loopback address
     #[arg(long)]
     pub(crate) no_auth: bool,
-    /// Requests that wait at most; those beyond get 429
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    pub(crate) queue: usize,
+    /// Requests that wait at most; those beyond get 429; 64 by default
+    #[arg(long, value_name = "N")]
+    pub(crate) queue: Option<usize>,
     /// Memory for models: those that were not asked for the longest are unloaded
     #[arg(long, value_name = "MB")]
     pub(crate) memory: Option<u64>,
-    /// A model beside others that nobody has asked for so long is unloaded
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    pub(crate) idle: u64,
-    /// How long requests may go on after SIGTERM
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
-    pub(crate) grace: u64,
+    /// A model beside others that nobody has asked for so long is unloaded; 300 by default
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle: Option<u64>,
+    /// How long requests may go on after SIGTERM; 30 by default
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) grace: Option<u64>,
     /// Certificates for TLS (PEM), the server's own first
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -115,4 +119,47 @@ pub(crate) struct ServeArgs {
     /// Folder for files and batches; without it there are none
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data: Option<PathBuf>,
+    /// Requests that are told on standard error, a line of JSON each: none, failures, refusals too, all
+    #[arg(long, env = "LOG_LEVEL", value_enum, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// Collector of traces (OpenTelemetry, OTLP over HTTP): http://localhost:4318
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    pub(crate) trace: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+/// Check the configuration of a server.
+///
+/// Takes what `edgellm serve` takes, and says what would come of it, or what is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  edgellm config check --config gateway.toml
+  GATEWAY_CONFIG=gateway.toml edgellm config check --host 0.0.0.0")]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+/// What is done with a configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Read it as a server would, without starting one
+    Check(Box<ServeArgs>),
+}
+
+/// Which requests are told.
+#[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    Off,
+    /// Those that the server could not answer
+    Error,
+    /// Those that were refused too
+    Warn,
+    /// All
+    #[value(alias = "debug")]
+    #[serde(alias = "debug")]
+    Info,
 }

@@ -1,16 +1,19 @@
 //! One module per command.
 
+mod access;
 mod analyze;
 mod batch;
 mod benchmark;
 mod calibrate;
 mod chat;
 mod completions;
+mod config;
 mod convert;
 mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+mod keys;
 mod load;
 mod man;
 mod pull;
@@ -39,7 +42,9 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Calibrate(args) => calibrate::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(*args),
+        Command::Keys(args) => keys::run(&args, out),
+        Command::Config(args) => config::run(args, out),
         Command::Batch(args) => batch::run(&args),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),

@@ -16,7 +16,8 @@ use super::Progress;
 use super::files::{Page, PageQuery, disk, store};
 use super::journal::Journal;
 use super::line::{self, Done, ENDPOINTS, Fault, Line};
-use super::store::{FileObject, Kept};
+use super::store::{FileObject, Kept, Store};
+use crate::auth::current;
 use crate::body;
 use crate::error::ApiError;
 use crate::ids;
@@ -175,7 +176,14 @@ pub(crate) async fn create(
         metadata: request.metadata,
     };
     store.put(&batch).map_err(|error| disk(&error, "batch"))?;
-    start(&gate, batch.clone());
+    match current() {
+        Some(call) => {
+            let subject = &call.identity.subject;
+            store.put_subject::<Batch>(&batch.id, subject).map_err(|error| disk(&error, "batch"))?;
+            start(&gate.on_behalf_of(subject, store), batch.clone());
+        }
+        None => start(&gate, batch.clone()),
+    }
     Ok(Json(batch))
 }
 
@@ -218,12 +226,24 @@ pub(crate) async fn cancel(
 
 /// Goes on with the batches that the process before left.
 pub(crate) fn resume(gate: &Gate) {
-    let Some(store) = &gate.app.store else { return };
+    let Some(store) = &gate.store else { return };
+    for own in store.of_owners() {
+        resume_owned(gate, &own);
+    }
     let Ok(mut all) = store.list::<Batch>() else { return };
     all.reverse();
-    let has_ended =
-        |batch: &Batch| matches!(batch.status, Status::Failed | Status::Completed | Status::Cancelled);
-    all.into_iter().filter(|batch| !has_ended(batch)).for_each(|batch| start(gate, batch));
+    all.into_iter().filter(|batch| !batch.has_ended()).for_each(|batch| start(gate, batch));
+}
+
+/// The same for the batches of one owner.
+fn resume_owned(gate: &Gate, store: &Store) {
+    let Ok(mut all) = store.list::<Batch>() else { return };
+    all.reverse();
+    for batch in all.into_iter().filter(|batch| !batch.has_ended()) {
+        if let Some(subject) = store.subject::<Batch>(&batch.id) {
+            start(&gate.on_behalf_of(&subject, store.clone()), batch);
+        }
+    }
 }
 
 fn start(gate: &Gate, mut batch: Batch) {
@@ -240,7 +260,7 @@ fn start(gate: &Gate, mut batch: Batch) {
             }];
             batch.fail(data);
         }
-        if let Some(store) = &gate.app.store {
+        if let Some(store) = &gate.store {
             // Where even this cannot be written, the batch is taken up again at the next start.
             let _ = store.put(&batch);
         }
@@ -249,6 +269,11 @@ fn start(gate: &Gate, mut batch: Batch) {
 }
 
 impl Batch {
+    /// Whether nothing is left to be done.
+    fn has_ended(&self) -> bool {
+        matches!(self.status, Status::Failed | Status::Completed | Status::Cancelled)
+    }
+
     fn fail(&mut self, data: Vec<Fault>) {
         self.status = Status::Failed;
         self.failed_at = Some(ids::now());
@@ -260,7 +285,7 @@ impl Batch {
 async fn work(gate: &Gate, batch: &mut Batch, mut cancelled: watch::Receiver<bool>) -> io::Result<()> {
     let app = &gate.app;
     let _turn = app.batches.turn.acquire().await.map_err(io::Error::other)?;
-    let store = app.store.clone().ok_or_else(|| io::Error::other("no files are kept"))?;
+    let store = gate.store.clone().ok_or_else(|| io::Error::other("no files are kept"))?;
     let (content, endpoint) = (store.content(&batch.input_file_id)?, batch.endpoint.clone());
     let read = move || Ok::<_, io::Error>(line::parse(BufReader::new(File::open(content)?), Some(&endpoint)));
     let lines: Vec<Line> = match tokio::task::spawn_blocking(read).await?? {

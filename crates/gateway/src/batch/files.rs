@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use utoipa::{IntoParams, ToSchema};
 
 use super::store::{FileObject, Kept, Store};
+use crate::auth::current;
 use crate::body;
 use crate::error::ApiError;
 use crate::limits;
@@ -73,12 +74,17 @@ pub(crate) struct Deleted {
     deleted: bool,
 }
 
-/// Where files are kept.
+/// Where files of whoever asks are kept.
 ///
 /// # Errors
 /// 400 when the server keeps none.
-pub(crate) fn store(app: &App) -> Result<&Store, ApiError> {
-    app.store.as_ref().ok_or_else(|| ApiError::bad_request("This server keeps no files (--data FOLDER)"))
+pub(crate) fn store(app: &App) -> Result<Store, ApiError> {
+    let none = || ApiError::bad_request("This server keeps no files (--data FOLDER)");
+    let store = app.store.as_ref().ok_or_else(none)?;
+    match current() {
+        Some(call) => store.of_owner(&call.identity.owner).map_err(|error| disk(&error, "file")),
+        None => Ok(store.clone()),
+    }
 }
 
 /// What went wrong on the disk; something that is not there is a 404.

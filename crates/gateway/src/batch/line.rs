@@ -165,7 +165,8 @@ async fn answer(api: &Router, line: Line) -> Outcome {
         };
         let Ok(response) = api.clone().oneshot(request).await;
         let status = response.status();
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        let is_final = ApiError::of(&response).is_some_and(|error| error.is_final());
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) && !is_final {
             tokio::time::sleep(limits::RETRY_AFTER).await;
             continue;
         }

@@ -83,7 +83,7 @@ pub async fn run_file(
     let part = PathBuf::from(name);
     let mut journal = Journal::open(&part, &lines).map_err(failed(&part))?;
     let at_once = config.parallel;
-    let app = App::new(config, None);
+    let app = App::new(config, None, None, None);
     app.models.get(None).await.map_err(|error| BatchError::Model(error.message))?;
     let total = lines.len();
     tell(Progress::of(total, &journal.done));

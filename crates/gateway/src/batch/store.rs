@@ -8,7 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::auth::secret::Hash;
 use crate::{ids, limits};
+
+/// Folder with a part for each owner of keys.
+const OWNERS: &str = "owners";
 
 /// A file.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -69,6 +73,40 @@ impl Store {
             fs::create_dir_all(root.join(folder))?;
         }
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// The part of it that belongs to one owner of keys; nobody else sees what lies there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn of_owner(&self, owner: &str) -> io::Result<Self> {
+        // An owner's name may be anything; its hash is a name for a folder.
+        let folder = self.root.join(OWNERS).join(&Hash::of(owner).to_hex()[..32]);
+        let store = Self::open(&folder)?;
+        let name = folder.join("owner");
+        if !name.exists() {
+            fs::write(name, owner)?;
+        }
+        Ok(store)
+    }
+
+    /// The parts of all owners.
+    pub(crate) fn of_owners(&self) -> Vec<Self> {
+        let folders = fs::read_dir(self.root.join(OWNERS)).into_iter().flatten().flatten();
+        folders.map(|folder| Self { root: folder.path() }).collect()
+    }
+
+    /// Writes down on whose behalf something is done.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn put_subject<T: Kept>(&self, id: &str, subject: &str) -> io::Result<()> {
+        fs::write(self.path::<T>(id, "subject")?, subject)
+    }
+
+    /// On whose behalf something is done, if it was written down.
+    pub(crate) fn subject<T: Kept>(&self, id: &str) -> Option<String> {
+        fs::read_to_string(self.path::<T>(id, "subject").ok()?).ok()
     }
 
     fn path<T: Kept>(&self, id: &str, extension: &str) -> io::Result<PathBuf> {

@@ -1,6 +1,7 @@
 //! `/api/tags`, `/api/show`, `/api/ps`, `/api/version`, and EdgeLLM's own `/api/models`.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -100,14 +101,15 @@ fn tag(app: &App, slot: &Slot) -> Tag {
 
 /// All models.
 pub(crate) async fn tags(State(app): State<App>) -> Json<Tags> {
-    let models = app.models.slots().iter().map(|slot| Tag { running: Running::default(), ..tag(&app, slot) });
+    let models =
+        app.models.visible().into_iter().map(|slot| Tag { running: Running::default(), ..tag(&app, &slot) });
     Json(Tags { models: models.collect() })
 }
 
 /// Those that are loaded.
 pub(crate) async fn ps(State(app): State<App>) -> Json<Tags> {
-    let loaded = app.models.slots().iter().filter(|slot| slot.loaded().is_some());
-    Json(Tags { models: loaded.map(|slot| tag(&app, slot)).collect() })
+    let loaded = app.models.visible().into_iter().filter(|slot| slot.loaded().is_some());
+    Json(Tags { models: loaded.map(|slot| tag(&app, &slot)).collect() })
 }
 
 /// The version of this server.
@@ -136,8 +138,8 @@ pub(crate) struct Name {
 
 /// Names of all models, the default one first.
 pub(crate) async fn names(State(app): State<App>) -> Json<Names> {
-    let name = |slot: &Slot| Name { name: slot.source.name.clone(), loaded: slot.loaded().is_some() };
-    Json(Names { models: app.models.slots().iter().map(name).collect() })
+    let name = |slot: &Arc<Slot>| Name { name: slot.source.name.clone(), loaded: slot.loaded().is_some() };
+    Json(Names { models: app.models.visible().iter().map(name).collect() })
 }
 
 /// Which model is to be shown.

@@ -61,7 +61,7 @@ fn object(slot: &Slot) -> ModelObject {
 
 /// The models that can be asked for.
 pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: app.models.slots().iter().map(object).collect() })
+    Json(ModelList { object: "list", data: app.models.visible().iter().map(|slot| object(slot)).collect() })
 }
 
 /// One of them.
@@ -69,5 +69,5 @@ pub(crate) async fn get(
     State(app): State<App>,
     body::Path(id): body::Path,
 ) -> Result<Json<ModelObject>, ApiError> {
-    Ok(Json(object(app.models.find(&id)?)))
+    Ok(Json(object(&*app.models.find(&id)?)))
 }

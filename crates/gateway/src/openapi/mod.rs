@@ -3,6 +3,7 @@
 mod page;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use axum::http::{HeaderValue, header};
@@ -11,6 +12,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
+
+use crate::auth::{METERED, OPEN};
 
 /// The error of every route but Ollama's and Anthropic's.
 #[derive(Serialize, ToSchema)]
@@ -149,16 +152,20 @@ impl Document {
         };
         let mut responses = Map::new();
         responses.insert(status.to_string(), json!({ "description": "Done", "content": content(answers) }));
+        let closed: &[u16] = if OPEN.contains(&path) { &[] } else { &[401, 403] };
+        let limited: &[u16] = if METERED.contains(&path) { &[429] } else { &[] };
+        let errors: BTreeSet<&u16> = errors.iter().chain(closed).chain(limited).collect();
         for status in errors {
             let description = match status {
                 400 => "The request is wrong; the parameter is named",
+                401 => "Nobody is known by this key, or there is none",
                 403 => "Not for this client",
                 404 => "There is no such thing",
                 408 => "The body did not come in time",
                 413 => "The body is too large",
-                429 => "Too many requests are waiting",
+                429 => "Too many requests are waiting, or a limit is reached",
                 500 => "The server made a mistake",
-                503 => "Loading or stopping",
+                503 => "Loading or stopping, or the database is gone",
                 _ => "An error",
             };
             let body = content(vec![(JSON, error.clone())]);
@@ -172,6 +179,9 @@ impl Document {
         });
         if let Some(request) = request {
             value["requestBody"] = json!({ "required": true, "content": content(vec![request]) });
+        }
+        if OPEN.contains(&path) {
+            value["security"] = json!([]);
         }
         let of_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(
             |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }),
@@ -192,8 +202,15 @@ impl Document {
                 "description": "Language models where there is no GPU, behind the interfaces of OpenAI, Ollama and Anthropic.",
                 "license": { "name": "MIT", "identifier": "MIT" },
             },
+            "security": [{ "bearer": [] }, { "key": [] }],
             "paths": self.paths,
-            "components": { "schemas": self.schemas },
+            "components": {
+                "schemas": self.schemas,
+                "securitySchemes": {
+                    "bearer": { "type": "http", "scheme": "bearer", "description": "An API key, or a token (JWT)" },
+                    "key": { "type": "apiKey", "in": "header", "name": "x-api-key" },
+                },
+            },
         })
     }
 }

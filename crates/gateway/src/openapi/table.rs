@@ -8,6 +8,8 @@ use crate::anthropic::{MessagesAnswer, MessagesRequest, TokenCount};
 use crate::batch::batches::{Batch, BatchRequest};
 use crate::batch::files::{Deleted, Page, PageQuery};
 use crate::batch::store::FileObject;
+use crate::keys::audit::AuditQuery;
+use crate::keys::routes::{AuditLog, KeyList, KeyObject, KeyQuery, KeyRequest, NewKeyObject};
 use crate::llama_cpp::{Prompt, Props, TemplateRequest};
 use crate::openai::chat::{ChatRequest, Completion};
 use crate::openai::completions::{CompletionRequest, TextCompletion};
@@ -15,6 +17,7 @@ use crate::openai::embeddings::{EmbeddingList, EmbeddingRequest};
 use crate::openai::models::{ModelList, ModelObject};
 use crate::openai::responses::{ResponseObject, ResponsesRequest};
 use crate::tokenize::{DetokenizeRequest, Text, TokenizeRequest, Tokens};
+use crate::usage::routes::{AdminStats, DetailedStats, OwnStats, StatsQuery};
 use crate::{health, ollama};
 
 const SSE: Option<&str> = Some(EVENTS);
@@ -80,10 +83,8 @@ impl Table<'_> {
     where
         Page<T>: ToSchema,
     {
-        let query = PageQuery::into_params(|| Some(utoipa::openapi::path::ParameterIn::Query));
-        let query = query.into_iter().filter_map(|parameter| serde_json::to_value(parameter).ok()).collect();
         let operation = Operation {
-            query,
+            query: query::<PageQuery>(),
             answers: vec![(JSON, self.document.schema_as::<Page<T>>(&format!("{}Page", T::name())))],
             ..self.operation::<T>("get", path, summary, &[400, 500])
         };
@@ -106,6 +107,12 @@ impl Table<'_> {
         operation.answers.extend(stream.map(streamed));
         self.document.add(operation);
     }
+}
+
+/// Parameters of a query.
+fn query<Q: IntoParams>() -> Vec<Value> {
+    let parameters = Q::into_params(|| Some(utoipa::openapi::path::ParameterIn::Query));
+    parameters.into_iter().filter_map(|parameter| serde_json::to_value(parameter).ok()).collect()
 }
 
 /// The whole text.
@@ -170,7 +177,43 @@ fn all() -> Document {
     table.get::<models::Tags>("/api/ps", "The models that are loaded", &[]);
     table.get::<models::Version>("/api/version", "The version of the server", &[]);
     table.get::<models::Names>("/api/models", "Names of the models", &[]);
+    let error = document.schema::<ErrorBody>();
+    keys_and_usage(&mut Table { document: &mut document, tag: "Keys and usage", error });
     document
+}
+
+/// Errors of routes that ask the database.
+const DATABASE: &[u16] = &[400, 404, 503];
+
+fn keys_and_usage(table: &mut Table<'_>) {
+    let list = table.operation::<KeyList>("get", "/api/keys", "The keys, the newest first", DATABASE);
+    table.document.add(Operation { query: query::<KeyQuery>(), ..list });
+    let request = table.document.schema::<KeyRequest>();
+    let create = table.operation::<NewKeyObject>("post", "/api/keys", "Makes a key", &[400, 408, 413, 503]);
+    table.document.add(Operation { request: Some((JSON, request)), status: 201, ..create });
+    table.get::<KeyObject>("/api/keys/{id}", "A key", DATABASE);
+    let revoke = table.operation::<KeyObject>("delete", "/api/keys/{id}", "Revokes a key", DATABASE);
+    table.document.add(revoke);
+    let path = "/api/keys/{id}/rotate";
+    let rotate = table.operation::<NewKeyObject>("post", path, "Gives a key another text", DATABASE);
+    table.document.add(rotate);
+    let audit = table.operation::<AuditLog>("get", "/api/admin/audit", "What admins did", DATABASE);
+    table.document.add(Operation { query: query::<AuditQuery>(), ..audit });
+    let own = table.operation::<OwnStats>("get", "/api/stats", "What the own keys have used", DATABASE);
+    let path = "/api/stats/detailed";
+    let detailed =
+        table.operation::<DetailedStats>("get", path, "The same by model, route and day", DATABASE);
+    let path = "/api/admin/stats";
+    let all = table.operation::<AdminStats>("get", path, "What all keys have used", DATABASE);
+    let csv = |path, summary, table: &mut Table<'_>| Operation {
+        answers: vec![("text/csv", json!({ "type": "string" }))],
+        ..table.operation::<ErrorBody>("get", path, summary, DATABASE)
+    };
+    let own_csv = csv("/api/stats/export.csv", "The own records", table);
+    let all_csv = csv("/api/admin/stats/export.csv", "All records", table);
+    for operation in [own, detailed, all, own_csv, all_csv] {
+        table.document.add(Operation { query: query::<StatsQuery>(), ..operation });
+    }
 }
 
 fn files_and_batches(table: &mut Table<'_>) {
