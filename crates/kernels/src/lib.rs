@@ -18,6 +18,7 @@ pub mod bandwidth;
 pub mod codec;
 pub mod dispatch;
 mod float_rows;
+pub mod gemm;
 pub mod int_tiles;
 pub mod matmul;
 pub mod ops;

@@ -10,7 +10,7 @@ use crate::vector::{LANES, Vector};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(pub(crate) __m256, pub(crate) __m256);
 
-vector_ops!(Isa::Avx2, Avx2, tile 4 x 1, floats 2 x 3, "avx2,fma,f16c");
+vector_ops!(Isa::Avx2, Avx2, tile 4 x 1, floats 2 x 3, gemm 6 x 1, "avx2,fma,f16c");
 
 /// Runs intrinsics of AVX2, FMA and F16C.
 macro_rules! avx2 {

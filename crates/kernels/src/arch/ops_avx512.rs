@@ -10,7 +10,7 @@ use crate::vector::{LANES, Vector};
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(pub(crate) __m512);
 
-vector_ops!(Isa::Avx512, Avx512, tile 4 x 4, floats 4 x 4, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+vector_ops!(Isa::Avx512, Avx512, tile 4 x 4, floats 4 x 4, gemm 12 x 2, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 
 /// Runs intrinsics of AVX-512.
 macro_rules! avx512 {

@@ -12,7 +12,7 @@ use crate::vector::{LANES, Vector};
 #[derive(Clone, Copy)]
 pub(crate) struct Neon(pub(crate) [float32x4_t; 4]);
 
-vector_ops!(Isa::Neon, Neon, tile 4 x 1, floats 2 x 3, "neon");
+vector_ops!(Isa::Neon, Neon, tile 4 x 1, floats 2 x 3, gemm 6 x 1, "neon");
 
 /// Runs intrinsics of NEON.
 macro_rules! neon {

@@ -10,7 +10,7 @@ use crate::vector::{LANES, Vector};
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar([f32; LANES]);
 
-vector_ops!(Isa::Scalar, Scalar, tile 4 x 1, floats 1 x 1);
+vector_ops!(Isa::Scalar, Scalar, tile 4 x 1, floats 1 x 1, gemm 2 x 1);
 
 impl Scalar {
     #[inline(always)]

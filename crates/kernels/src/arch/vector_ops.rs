@@ -4,6 +4,7 @@ use crate::activations::Rounded;
 use crate::attention::page::{PageView, Rows, Running};
 use crate::dispatch::Isa;
 use crate::float_rows::FloatRows;
+use crate::gemm::{Part, Strip};
 use crate::matmul::Columns;
 use crate::ops::Activation;
 use crate::rope::Pairing;
@@ -36,6 +37,14 @@ pub(crate) struct VectorOps {
     pub(crate) attend_page: unsafe fn(&PageView<'_>, &Rows<'_>, &mut Running),
     /// See [`crate::float_rows::multiply`].
     pub(crate) multiply_floats: MultiplyFloats,
+    /// Rows and columns of the tile that [`VectorOps::gemm_strip`] keeps in registers.
+    pub(crate) gemm_tile: (usize, usize),
+    /// See [`crate::gemm::pack`]: as many rows as the tile has, and as many as it has columns.
+    pub(crate) gemm_pack: (Pack, Pack),
+    /// See [`crate::gemm::multiply_strip`].
+    pub(crate) gemm_strip: unsafe fn(&Strip<'_>, &mut [f32]),
+    /// See [`crate::ops::exp_sum`].
+    pub(crate) exp_sum: unsafe fn(&mut [f32], f32) -> f32,
     /// See [`crate::attention::page::merge`].
     pub(crate) merge: unsafe fn(&[f32], &mut [f32]),
 }
@@ -43,15 +52,19 @@ pub(crate) struct VectorOps {
 /// Rows, activations, output.
 type MultiplyFloats = unsafe fn(&FloatRows<'_>, &[f32], &Columns<'_>);
 
+/// What is packed, and where to.
+type Pack = unsafe fn(Part<'_>, &mut [f32]);
+
 /// Input, weight, eps, output.
 type RmsNorm = unsafe fn(&[f32], Option<&[f32]>, f32, &mut [f32]);
 
 /// Compiles the bodies for one vector type and makes the table `VECTOR_OPS` of them. `tile R x C`: rows of
 /// queries and vectors of positions (or of values) that attention keeps in registers; `floats R x T`: rows of weights and
-/// tokens whose sums stay in registers.
+/// tokens whose sums stay in registers; `gemm R x N`: rows and vectors of columns of a product of matrices, likewise.
 macro_rules! vector_ops {
     ($isa:expr, $vector:ident, tile $rows:literal x $columns:literal,
-     floats $float_rows:literal x $tokens:literal $(, $features:literal)?) => {
+     floats $float_rows:literal x $tokens:literal,
+     gemm $gemm_rows:literal x $gemm_vectors:literal $(, $features:literal)?) => {
         pub(crate) static VECTOR_OPS: VectorOps = VectorOps {
             isa: $isa,
             rms_norm: compiled::rms_norm,
@@ -66,6 +79,10 @@ macro_rules! vector_ops {
             to_i8: compiled::to_i8,
             attend_page: compiled::attend_page,
             multiply_floats: compiled::multiply_floats,
+            gemm_tile: ($gemm_rows, $gemm_vectors * $crate::vector::LANES),
+            gemm_pack: (compiled::pack_rows, compiled::pack_columns),
+            gemm_strip: compiled::gemm_strip,
+            exp_sum: compiled::exp_sum,
             merge: compiled::merge,
         };
 
@@ -73,6 +90,7 @@ macro_rules! vector_ops {
             use crate::activations::Rounded;
             use crate::attention::page::{self, PageView, Rows, Running};
             use crate::float_rows::{self, FloatRows};
+            use crate::gemm::{self, Part, Strip};
             use crate::matmul::Columns;
             use crate::ops::{Activation, body};
             use crate::rope::{self, Pairing};
@@ -137,6 +155,26 @@ macro_rules! vector_ops {
             $(#[target_feature(enable = $features)])?
             pub(super) fn merge(part: &[f32], total: &mut [f32]) {
                 page::merge::<V>(part, total)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn pack_rows(part: Part<'_>, to: &mut [f32]) {
+                gemm::pack::<$gemm_rows>(part, to)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn pack_columns(part: Part<'_>, to: &mut [f32]) {
+                gemm::pack::<{ $gemm_vectors * $crate::vector::LANES }>(part, to)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn gemm_strip(strip: &Strip<'_>, c: &mut [f32]) {
+                gemm::multiply_strip::<V, $gemm_rows, $gemm_vectors>(strip, c)
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
+                body::exp_sum::<V>(x, shift)
             }
 
             /// # Safety

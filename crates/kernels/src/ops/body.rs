@@ -2,7 +2,7 @@
 
 use super::Activation;
 use crate::activations::{BLOCK, Rounded};
-use crate::vector::{LANES, Vector, load_any, store_any, times_sigmoid};
+use crate::vector::{LANES, Vector, exp, load_any, store_any, times_sigmoid};
 
 /// `x = f(x)` for all sixteens and the rest.
 #[inline(always)]
@@ -135,6 +135,24 @@ pub(crate) fn absmax<V: Vector>(x: &[f32]) -> f32 {
         max = V::load(x).abs().max(max);
     }
     load_any::<V>(tail).abs().max(max).max_lane()
+}
+
+#[inline(always)]
+pub(crate) fn exp_sum<V: Vector>(x: &mut [f32], shift: f32) -> f32 {
+    let shift = V::splat(shift);
+    let (lanes, tail) = x.as_chunks_mut::<LANES>();
+    let mut sum = V::splat(0.0);
+    for x in lanes {
+        let e = exp(V::load(x).sub(shift));
+        e.store(x);
+        sum = sum.add(e);
+    }
+    let mut total = sum.sum();
+    if !tail.is_empty() {
+        store_any(exp(load_any::<V>(tail).sub(shift)), tail);
+        total += tail.iter().sum::<f32>();
+    }
+    total
 }
 
 #[inline(always)]

@@ -54,6 +54,21 @@ fn norms_are_those_of_the_definition_everywhere() {
 }
 
 #[test]
+fn exponentials_and_their_sum_are_those_of_the_definition_everywhere() {
+    for n in LENGTHS {
+        let x = values(n, 7);
+        let (got, sum) = same_bits(&(x.clone(), 0.0), |ops, (x, sum)| {
+            // SAFETY: only tables that this processor can run are available.
+            *sum = unsafe { (ops.exp_sum)(x, 1.5) };
+        });
+        let want: Vec<f64> = x.iter().map(|&x| (f64::from(x) - 1.5).exp()).collect();
+        assert!(got.iter().zip(&want).all(|(&got, want)| (f64::from(got) - want).abs() < 4e-7 * want));
+        let total: f64 = want.iter().sum();
+        assert!((f64::from(sum) - total).abs() < 1e-6 * total, "{sum} for {total}");
+    }
+}
+
+#[test]
 fn the_greatest_element_is_found_everywhere() {
     for n in LENGTHS {
         for at in [0, n / 2, n - 1] {
