@@ -22,6 +22,7 @@ pub mod tensor;
 pub mod ternary;
 pub mod tmac_v1;
 pub mod tmac_v2;
+pub mod token_shard;
 pub mod tokenizer_file;
 pub mod trailer;
 pub mod writer;

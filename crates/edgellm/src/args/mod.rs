@@ -9,6 +9,7 @@ mod eval;
 mod model;
 mod quantize;
 mod serve;
+mod train;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,9 @@ pub(crate) use eval::{
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
 pub(crate) use serve::{ConfigAction, ConfigArgs, DefaultsArgs, LogLevel, ModelsArgs, ServeArgs};
+pub(crate) use train::{
+    DataArgs, DataCommand, DataPrepareArgs, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs, TrainArgs,
+};
 
 /// Language models where there is no GPU.
 #[derive(Debug, Parser)]
@@ -50,6 +54,9 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     Quantize(QuantizeArgs),
     Calibrate(CalibrateArgs),
+    Tokenizer(TokenizerArgs),
+    Data(DataArgs),
+    Train(TrainArgs),
     Pull(PullArgs),
     Serve(Box<ServeArgs>),
     Keys(KeysArgs),

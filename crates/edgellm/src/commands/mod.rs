@@ -21,6 +21,7 @@ mod quantize;
 mod serve;
 mod system;
 mod tokenize;
+mod train;
 
 use anyhow::Result;
 
@@ -41,6 +42,9 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Convert(args) => convert::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Calibrate(args) => calibrate::run(&args, out),
+        Command::Tokenizer(args) => train::tokenizer(&args, out),
+        Command::Data(args) => train::data(&args, out),
+        Command::Train(args) => train::train(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::Serve(args) => serve::run(*args),
         Command::Keys(args) => keys::run(&args, out),

@@ -1,0 +1,124 @@
+//! `edgellm tokenizer`, `data` and `train`.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use engine::generate::{GenerateOptions, generate};
+use engine::sampler::Sampling;
+use engine::tokenizer::EncodeOptions;
+use engine::{EngineError, LoadOptions, Model, Sequence};
+use indicatif::ProgressBar;
+use train::TrainError;
+use train::data::{PrepareOptions, learn, prepare};
+use train::trainer::{Config, Ended, Event, Run};
+
+use crate::args::{
+    DataArgs, DataCommand, DataPrepareArgs, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs, TrainArgs,
+};
+use crate::output::{self, Output};
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// `edgellm tokenizer`.
+pub(crate) fn tokenizer(args: &TokenizerArgs, out: &mut Output) -> Result<()> {
+    let TokenizerCommand::Train(TokenizerTrainArgs { data, vocab_size, output, field }) = &args.command;
+    let json = learn(data, field, *vocab_size)?;
+    std::fs::write(output, json).with_context(|| format!("{}: cannot write", output.display()))?;
+    out.line(&output.display().to_string())
+}
+
+/// `edgellm data`.
+pub(crate) fn data(args: &DataArgs, out: &mut Output) -> Result<()> {
+    let DataCommand::Prepare(args) = &args.command;
+    let DataPrepareArgs { input, valid, tokenizer, output, valid_fraction, field, seed, json } = args;
+    let options = PrepareOptions {
+        train: input.clone(),
+        valid: valid.clone(),
+        valid_fraction: *valid_fraction,
+        field: field.clone(),
+        tokenizer: tokenizer.clone(),
+        seed: *seed,
+    };
+    let report = prepare(&options, output, &mut |file| output::note(&format!("{}", file.display())))?;
+    if *json {
+        return out.json(&report);
+    }
+    for (name, shard) in [("train", report.train), ("valid", report.valid)] {
+        output::note(&format!(
+            "{name}: {} documents, {} tokens, {} bytes",
+            shard.documents, shard.tokens, shard.bytes
+        ));
+    }
+    output::note(&format!("{} documents came twice and were left out", report.duplicates));
+    out.line(&output.display().to_string())
+}
+
+/// `edgellm train`.
+pub(crate) fn train(args: &TrainArgs, out: &mut Output) -> Result<()> {
+    let run = Run {
+        config: Config::read(&args.config)?,
+        data: args.data.clone(),
+        output: args.output.clone(),
+        threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        resume: args.resume,
+    };
+    ctrlc::set_handler(|| STOP.store(true, std::sync::atomic::Ordering::Relaxed))
+        .context("cannot catch Ctrl-C")?;
+    let progress = output::step_progress()?;
+    progress.set_length(run.config.training.steps);
+    let mut printed = Ok(());
+    let ended = run.train(&STOP, &mut sample, &mut |event| {
+        show(event, &progress);
+        if args.json && printed.is_ok() {
+            printed = out.json(event).and_then(|()| out.flush());
+        }
+    });
+    progress.finish_and_clear();
+    let ended = ended?;
+    printed?;
+    if ended == Ended::Stopped {
+        output::note("stopped: a checkpoint holds what was done, --resume goes on");
+    }
+    if args.json { Ok(()) } else { out.line(&args.output.join("model").display().to_string()) }
+}
+
+/// An event for the user; the bar draws nothing where there is no terminal.
+fn show(event: &Event, progress: &ProgressBar) {
+    let note = |text: String| progress.suspend(|| output::note(&text));
+    match event {
+        Event::Resumed { step } => {
+            progress.set_position(*step);
+            progress.reset_eta();
+            note(format!("step {step}: going on from the checkpoint"));
+        }
+        Event::Step { step, loss, tokens_per_second, .. } => {
+            progress.set_position(*step);
+            progress.set_message(format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s"));
+        }
+        Event::Validation { step, name, nll, bits_per_byte } => {
+            note(format!("step {step}: {name}: nll {nll:.6}, bits per byte {bits_per_byte:.4}"));
+        }
+        Event::Sample { step, text } => note(format!("step {step}: {text}")),
+        Event::Checkpoint { step } => note(format!("step {step}: checkpoint")),
+    }
+}
+
+/// Tokens of a sample text.
+const SAMPLE_TOKENS: usize = 80;
+
+/// What the model in the folder writes behind the prompt.
+fn sample(model: &Path, prompt: &str) -> Result<String, TrainError> {
+    let model = Model::load(model, &LoadOptions::default())?;
+    let tokenizer = model.need_tokenizer()?;
+    let options = EncodeOptions { add_special: true, parse_special: false };
+    let ids = tokenizer.encode(prompt, options).map_err(EngineError::from)?;
+    let most = SAMPLE_TOKENS.min(model.config.seq_len.saturating_sub(ids.len()));
+    let mut sequence = Sequence::new(&model, (ids.len() + most).clamp(1, model.config.seq_len))?;
+    let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
+    let options = GenerateOptions { max_tokens: Some(most), sampling, ..GenerateOptions::default() };
+    let generated = generate(&model, &mut sequence, &ids, &options, &mut |_| ControlFlow::Continue(()))?;
+    Ok(format!("{prompt}{}", generated.text))
+}

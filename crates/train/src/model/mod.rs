@@ -1,0 +1,21 @@
+//! Llama-like models and BitNet b1.58, forward and backward.
+//!
+//! The derivatives are written by hand, layer by layer, beside what they are derivatives of: a tape would keep more and
+//! compute the same matrix products. Their sums run over `kernels::gemm`.
+
+mod adapters;
+mod attention;
+mod elementwise;
+mod layer;
+mod layout;
+mod linear;
+mod loss;
+mod pass;
+mod round;
+mod shape;
+
+pub use adapters::Adapters;
+pub use layout::{Kind, Layout, Tensor};
+pub use pass::{Batch, Network, Wanted};
+pub(crate) use round::round_codes;
+pub use shape::{Activation, Shape, ShapeError};

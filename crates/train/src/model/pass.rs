@@ -1,0 +1,267 @@
+//! All layers forward and backward over a batch, its sequences shared among threads.
+
+use std::thread;
+
+use kernels::rope::{Pairing, rotation, table_len};
+
+use super::adapters::Adapters;
+use super::elementwise::{rms_norm, rms_norm_backward};
+use super::layer::{self, Cache, Scratch, Tokens};
+use super::layout::{Kind, Layout};
+use super::linear::{Gradients, Room, Weights};
+use super::loss::{Targets, cross_entropy};
+use super::round::round_weights;
+use super::shape::Shape;
+
+/// Sequences of one length. Each field has an element for each token.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// Tokens of a sequence.
+    pub seq_len: usize,
+    /// What the model reads.
+    pub inputs: Vec<u32>,
+    /// What it should say next.
+    pub targets: Vec<u32>,
+    /// How much each position counts; 0: not at all.
+    pub weights: Vec<f32>,
+    /// The first position of its sequence that a token sees, where its document begins; never falls in a sequence.
+    pub starts: Vec<u32>,
+}
+
+impl Batch {
+    /// One sequence that is one document: each token is predicted by those before it.
+    pub fn of_document(ids: &[u32]) -> Self {
+        let n = ids.len().saturating_sub(1);
+        Self {
+            seq_len: n,
+            inputs: ids[..n].to_vec(),
+            targets: ids[ids.len().min(1)..].to_vec(),
+            weights: vec![1.0; n],
+            starts: vec![0; n],
+        }
+    }
+
+    /// Sum of all weights.
+    pub fn weight(&self) -> f64 {
+        self.weights.iter().map(|&w| f64::from(w)).sum()
+    }
+}
+
+/// What a pass computes with: sizes, places, and room for the work of each thread.
+#[derive(Debug)]
+pub struct Network {
+    shape: Shape,
+    layout: Layout,
+    /// `[seq_len, 2, head_dim]`, and the same for turning back.
+    rope: (Vec<f32>, Vec<f32>),
+    workers: Vec<Worker>,
+    /// The parameters as the matrix products see them.
+    rounded: Vec<f32>,
+    /// Whether layers are computed anew in the backward pass instead of being kept.
+    recompute: bool,
+}
+
+/// One thread's room.
+#[derive(Debug, Default)]
+struct Worker {
+    room: Room,
+    scratch: Scratch,
+    caches: Vec<Cache>,
+    /// The residual stream before each layer, and behind the last.
+    stream: Vec<Vec<f32>>,
+    normed: Vec<f32>,
+    d_normed: Vec<f32>,
+    d_stream: Vec<f32>,
+    logits: Vec<f32>,
+    d_model: Vec<f32>,
+    d_adapters: Vec<f32>,
+}
+
+/// Which derivatives are wanted.
+pub enum Wanted<'a> {
+    /// None: the loss alone.
+    Loss,
+    /// Those of all parameters, overwritten.
+    Model(&'a mut [f32]),
+    /// Those of the adapters, overwritten.
+    Adapters(&'a mut [f32]),
+}
+
+impl Network {
+    /// A network that works on `threads` threads.
+    pub fn new(shape: Shape, threads: usize, recompute: bool) -> Self {
+        let layout = Layout::new(&shape);
+        let head_dim = shape.head_dim();
+        let frequency = |i: usize| f64::from(shape.rope_theta).powf(-2.0 * i as f64 / head_dim as f64) as f32;
+        let frequencies: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
+        let len = table_len(head_dim);
+        let mut forward = vec![0.0; shape.seq_len * len];
+        for (position, table) in forward.chunks_exact_mut(len).enumerate() {
+            rotation(position, &frequencies, Pairing::Half, table);
+        }
+        let mut back = forward.clone();
+        for table in back.chunks_exact_mut(len) {
+            table[head_dim..].iter_mut().for_each(|sine| *sine = -*sine);
+        }
+        let workers = (0..threads.max(1)).map(|_| Worker::default()).collect();
+        Self { shape, layout, rope: (forward, back), workers, rounded: Vec::new(), recompute }
+    }
+
+    /// Sizes and kinds.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Names and places of the parameters.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Mean loss of the batch in nats, by the weights of its positions, and its derivatives if wanted. A batch without
+    /// weight has loss 0. `adapters`: adapters beside the linear layers and their values.
+    ///
+    /// # Panics
+    /// When `parameters`, the adapters' values or the wanted derivatives have another length than the layout says, or a
+    /// token is outside the vocabulary.
+    pub fn run(
+        &mut self,
+        parameters: &[f32],
+        adapters: Option<(&Adapters, &[f32])>,
+        batch: &Batch,
+        wanted: Wanted<'_>,
+    ) -> f64 {
+        assert_eq!(parameters.len(), self.layout.len(), "parameters of another model");
+        assert!(batch.seq_len <= self.shape.seq_len, "sequences longer than the context");
+        let total = batch.weight();
+        let factor = if total > 0.0 { (1.0 / total) as f32 } else { 0.0 };
+        let values = if self.shape.ternary {
+            self.rounded.resize(parameters.len(), 0.0);
+            for tensor in &self.layout.tensors {
+                let (from, to) = (&parameters[tensor.range.clone()], &mut self.rounded[tensor.range.clone()]);
+                match tensor.kind {
+                    Kind::Linear => round_weights(from, to),
+                    Kind::Embedding | Kind::Norm | Kind::Head => to.copy_from_slice(from),
+                }
+            }
+            &self.rounded[..]
+        } else {
+            parameters
+        };
+        let weights = Weights { shape: &self.shape, layout: &self.layout, values, adapters };
+        let sequences = batch.inputs.len() / batch.seq_len.max(1);
+        let share = sequences.div_ceil(self.workers.len()).max(1) * batch.seq_len;
+        let (rope, recompute) = (&self.rope, self.recompute);
+        let used = batch.inputs.len().div_ceil(share.max(1));
+        let derivatives = match &wanted {
+            Wanted::Loss => (None, None),
+            Wanted::Model(d) => (Some(d.len()), None),
+            Wanted::Adapters(d) => (None, Some(d.len())),
+        };
+        let run = |index: usize, worker: &mut Worker| {
+            let part = index * share..batch.inputs.len().min((index + 1) * share);
+            let starts = &batch.starts[part.clone()];
+            let tokens = Tokens { seq_len: batch.seq_len, starts, rope: (&rope.0, &rope.1) };
+            let targets =
+                Targets { ids: &batch.targets[part.clone()], weights: &batch.weights[part.clone()] };
+            worker.run(weights, tokens, &batch.inputs[part], targets, factor, derivatives, recompute)
+        };
+        let run = &run;
+        let loss = thread::scope(|scope| {
+            let mut workers = self.workers[..used].iter_mut().enumerate();
+            let first = workers.next();
+            let others: Vec<_> =
+                workers.map(|(index, worker)| scope.spawn(move || run(index, worker))).collect();
+            let mut sum = first.map_or(0.0, |(index, worker)| run(index, worker));
+            for other in others {
+                match other.join() {
+                    Ok(loss) => sum += loss,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            sum
+        });
+        let sum = |out: &mut [f32], of: fn(&Worker) -> &[f32]| {
+            out.fill(0.0);
+            self.workers[..used].iter().for_each(|worker| kernels::ops::add(out, of(worker)));
+        };
+        match wanted {
+            Wanted::Loss => {}
+            Wanted::Model(out) => sum(out, |worker| &worker.d_model),
+            Wanted::Adapters(out) => sum(out, |worker| &worker.d_adapters),
+        }
+        if total > 0.0 { loss / total } else { 0.0 }
+    }
+}
+
+impl Worker {
+    /// Sum of the weighted losses of some sequences.
+    #[allow(clippy::too_many_arguments, reason = "what is read, and what is wanted of it")]
+    fn run(
+        &mut self,
+        weights: Weights<'_>,
+        tokens: Tokens<'_>,
+        inputs: &[u32],
+        targets: Targets<'_>,
+        factor: f32,
+        wanted: (Option<usize>, Option<usize>),
+        recompute: bool,
+    ) -> f64 {
+        let Self { room, scratch, caches, stream, normed, d_normed, d_stream, logits, .. } = self;
+        let (shape, layout) = (weights.shape, weights.layout);
+        let dim = shape.dim;
+        let len = inputs.len() * dim;
+        let with_gradients = wanted.0.is_some() || wanted.1.is_some();
+        let kept = if with_gradients && !recompute { shape.n_layers } else { 1 };
+        caches.resize_with(caches.len().max(kept), Cache::default);
+        stream.resize_with(shape.n_layers + 1, Vec::new);
+        stream.iter_mut().for_each(|x| x.resize(len, 0.0));
+        let embedding = weights.of(layout.embedding);
+        for (x, &id) in stream[0].chunks_exact_mut(dim).zip(inputs) {
+            x.copy_from_slice(&embedding[id as usize * dim..][..dim]);
+        }
+        for (l, ids) in layout.layers.iter().enumerate() {
+            let (before, behind) = stream.split_at_mut(l + 1);
+            let cache = &mut caches[if kept > 1 { l } else { 0 }];
+            layer::forward(weights, ids, room, scratch, tokens, &before[l], cache, &mut behind[0]);
+        }
+        normed.resize(len, 0.0);
+        let last = &stream[shape.n_layers];
+        rms_norm(last, weights.of(layout.norm), shape.norm_eps, normed);
+        if !with_gradients {
+            return cross_entropy(weights, room, logits, normed, targets, None);
+        }
+
+        let zeroed = |buffer: &mut Vec<f32>, len: usize| {
+            buffer.clear();
+            buffer.resize(len, 0.0);
+        };
+        zeroed(&mut self.d_model, wanted.0.unwrap_or(0));
+        zeroed(&mut self.d_adapters, wanted.1.unwrap_or(0));
+        zeroed(d_stream, len);
+        d_normed.resize(len, 0.0);
+        let mut gradients = Gradients {
+            model: wanted.0.map(|_| &mut self.d_model[..]),
+            adapters: wanted.1.map(|_| &mut self.d_adapters[..]),
+        };
+        let backward = Some((factor, &mut gradients, &mut d_normed[..]));
+        let loss = cross_entropy(weights, room, logits, normed, targets, backward);
+        let norm_range = layout.tensors[layout.norm].range.clone();
+        let d_norm = gradients.model.as_deref_mut().map(|d| &mut d[norm_range]);
+        rms_norm_backward(last, weights.of(layout.norm), shape.norm_eps, d_normed, d_stream, d_norm);
+        for (l, ids) in layout.layers.iter().enumerate().rev() {
+            let cache = &mut caches[if kept > 1 { l } else { 0 }];
+            if kept == 1 && l + 1 < shape.n_layers {
+                // The last layer's is there still; what comes out was computed before.
+                layer::forward(weights, ids, room, scratch, tokens, &stream[l], cache, normed);
+            }
+            layer::backward(weights, ids, room, scratch, tokens, &stream[l], cache, &mut gradients, d_stream);
+        }
+        if let Some(d) = gradients.model {
+            let d = &mut d[layout.tensors[layout.embedding].range.clone()];
+            for (d_x, &id) in d_stream.chunks_exact(dim).zip(inputs) {
+                kernels::ops::add(&mut d[id as usize * dim..][..dim], d_x);
+            }
+        }
+        loss
+    }
+}

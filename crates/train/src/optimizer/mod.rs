@@ -1,0 +1,9 @@
+//! What makes a step of derivatives.
+
+mod adamw;
+mod muon;
+mod schedule;
+
+pub use adamw::{AdamW, AdamWOptions};
+pub use muon::{Muon, MuonMatrix};
+pub use schedule::{Course, Schedule};

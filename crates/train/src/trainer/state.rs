@@ -1,0 +1,210 @@
+//! What a training has learned so far: parameters, the optimizers' memory, the step; to and from checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use super::config::Training;
+use crate::data::{read_text, write_text};
+use crate::error::TrainError;
+use crate::model::{Kind, Layout, Shape};
+use crate::optimizer::{AdamW, AdamWOptions, Muon, MuonMatrix};
+use crate::tensors::{Data, File, Tensor, write};
+
+/// Of a training.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) parameters: Vec<f32>,
+    adam: AdamW,
+    /// Muon's momentum; as long as the parameters, used where the linear layers are.
+    momentum: Vec<f32>,
+    muon: Muon,
+    /// Steps done.
+    pub(crate) step: u64,
+}
+
+/// `state.json` of a checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    step: u64,
+    adam_steps: u64,
+    model: Shape,
+}
+
+impl State {
+    /// Before the first step. Matrices are drawn from a normal distribution: of deviation 0.02 for the embedding, of
+    /// sqrt(1 / inputs) for linear layers, those that add to the residual stream less the more layers there are.
+    pub(crate) fn new(shape: &Shape, layout: &Layout, training: &Training) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(training.seed);
+        let mut parameters = vec![0.0; layout.len()];
+        for tensor in &layout.tensors {
+            let values = &mut parameters[tensor.range.clone()];
+            let deviation = match tensor.kind {
+                Kind::Norm => {
+                    values.fill(1.0);
+                    continue;
+                }
+                Kind::Embedding | Kind::Head => 0.02,
+                Kind::Linear => {
+                    let adds = tensor.name.contains("o_proj") || tensor.name.contains("down_proj");
+                    let less = if adds { (2.0 * shape.n_layers as f64).sqrt() } else { 1.0 };
+                    (1.0 / tensor.cols as f64).sqrt() / less
+                }
+            };
+            for value in values {
+                *value = (normal(&mut random) * deviation) as f32;
+            }
+        }
+        let options = AdamWOptions { beta1: training.beta1, beta2: training.beta2, eps: 1e-8 };
+        let momentum =
+            if training.muon_learning_rate.is_some() { vec![0.0; layout.len()] } else { Vec::new() };
+        Self { parameters, adam: AdamW::new(layout.len(), options), momentum, muon: Muon::default(), step: 0 }
+    }
+
+    /// One step, the learning rates and the decay multiplied by the schedule's factors.
+    pub(crate) fn update(&mut self, layout: &Layout, training: &Training, d: &[f32], factors: (f64, f64)) {
+        let rate = |peak: f32| (f64::from(peak) * factors.0) as f32;
+        let decay = (f64::from(training.weight_decay) * factors.1) as f32;
+        self.adam.begin_step();
+        for tensor in &layout.tensors {
+            let range = tensor.range.clone();
+            let parameters = &mut self.parameters[range.clone()];
+            match (tensor.kind, training.muon_learning_rate) {
+                (Kind::Linear, Some(peak)) => {
+                    let matrix = MuonMatrix {
+                        parameters,
+                        momentum: &mut self.momentum[range.clone()],
+                        derivative: &d[range],
+                        cols: tensor.cols,
+                    };
+                    self.muon.update(matrix, training.momentum, rate(peak), decay);
+                }
+                (kind, _) => {
+                    let decay = if kind == Kind::Linear || kind == Kind::Head { decay } else { 0.0 };
+                    let rate = rate(training.learning_rate);
+                    self.adam.update(range.start, parameters, &d[range], rate, decay);
+                }
+            }
+        }
+        self.step += 1;
+    }
+
+    /// The folder of the checkpoint of this step.
+    fn folder(output: &Path, step: u64) -> PathBuf {
+        output.join(format!("checkpoint-{step:08}"))
+    }
+
+    /// Writes a checkpoint, and takes away all but the last `keep`. It is there whole or not at all.
+    pub(crate) fn save(
+        &self,
+        output: &Path,
+        shape: &Shape,
+        layout: &Layout,
+        keep: usize,
+    ) -> Result<(), TrainError> {
+        let folder = Self::folder(output, self.step);
+        let part = output.join(".checkpoint.part");
+        let io = TrainError::io(&part);
+        if part.exists() {
+            std::fs::remove_dir_all(&part).map_err(&io)?;
+        }
+        std::fs::create_dir_all(&part).map_err(&io)?;
+        let tensors: Vec<Tensor<'_>> = layout
+            .tensors
+            .iter()
+            .map(|tensor| Tensor {
+                name: tensor.name.clone(),
+                shape: if tensor.kind == Kind::Norm {
+                    vec![tensor.cols]
+                } else {
+                    vec![tensor.rows, tensor.cols]
+                },
+                data: Data::F32(&self.parameters[tensor.range.clone()]),
+            })
+            .collect();
+        write(&part.join("model.safetensors"), &tensors)?;
+        let memory = [
+            ("adam.mean", &self.adam.mean),
+            ("adam.square", &self.adam.square),
+            ("momentum", &self.momentum),
+        ];
+        let memory: Vec<Tensor<'_>> = memory
+            .iter()
+            .filter(|(_, values)| !values.is_empty())
+            .map(|(name, values)| Tensor {
+                name: (*name).to_owned(),
+                shape: vec![values.len()],
+                data: Data::F32(values),
+            })
+            .collect();
+        write(&part.join("optimizer.safetensors"), &memory)?;
+        let saved = Saved { step: self.step, adam_steps: self.adam.steps, model: shape.clone() };
+        let json = serde_json::to_string_pretty(&saved)
+            .map_err(|e| TrainError::input("state.json", e.to_string()))?;
+        write_text(&part.join("state.json"), &json)?;
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(TrainError::io(&folder))?;
+        }
+        std::fs::rename(&part, &folder).map_err(TrainError::io(&folder))?;
+        let all = checkpoints(output)?;
+        for &old in &all[..all.len().saturating_sub(keep)] {
+            let old = Self::folder(output, old);
+            std::fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
+        }
+        Ok(())
+    }
+
+    /// Takes up the last checkpoint, if there is one, and says whether there was.
+    pub(crate) fn resume(
+        &mut self,
+        output: &Path,
+        shape: &Shape,
+        layout: &Layout,
+    ) -> Result<bool, TrainError> {
+        let Some(&last) = checkpoints(output)?.last() else { return Ok(false) };
+        let folder = Self::folder(output, last);
+        let path = folder.join("state.json");
+        let wrong = |problem: String| TrainError::input(path.display().to_string(), problem);
+        let saved: Saved = serde_json::from_str(&read_text(&path)?).map_err(|e| wrong(e.to_string()))?;
+        if saved.model != *shape {
+            return Err(wrong("the checkpoint is of another model than the configuration".to_owned()));
+        }
+        let file = File::open(&folder.join("model.safetensors"))?;
+        for tensor in &layout.tensors {
+            file.read(&tensor.name, &mut self.parameters[tensor.range.clone()])?;
+        }
+        let file = File::open(&folder.join("optimizer.safetensors"))?;
+        file.read("adam.mean", &mut self.adam.mean)?;
+        file.read("adam.square", &mut self.adam.square)?;
+        if !self.momentum.is_empty() {
+            file.read("momentum", &mut self.momentum)?;
+        }
+        (self.step, self.adam.steps) = (saved.step, saved.adam_steps);
+        Ok(true)
+    }
+}
+
+/// Steps of all checkpoints, the last one last.
+pub(crate) fn checkpoints(output: &Path) -> Result<Vec<u64>, TrainError> {
+    if !output.exists() {
+        return Ok(Vec::new());
+    }
+    let io = TrainError::io(output);
+    let mut steps = Vec::new();
+    for entry in std::fs::read_dir(output).map_err(&io)? {
+        let name = entry.map_err(&io)?.file_name();
+        let step: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("checkpoint-")?.parse().ok());
+        steps.extend(step);
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// A number of the standard normal distribution (Box and Muller).
+fn normal(random: &mut ChaCha8Rng) -> f64 {
+    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let (a, b) = (1.0 - uniform(), uniform());
+    (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+}
