@@ -12,8 +12,8 @@ pub enum Course {
     Cosine,
     /// Constant, then down to the least in a straight line over the last part ([`Schedule::decay`]).
     Trapezoid,
-    /// BitNet b1.58's: straight down from 1, at the middle a step to [`SECOND_PHASE`] of it, without weight decay from
-    /// there on.
+    /// BitNet b1.58's: straight down from 1, at the middle a step to two thirds of that, without weight decay from there
+    /// on.
     TwoPhase,
 }
 

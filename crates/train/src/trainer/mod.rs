@@ -28,7 +28,7 @@ use state::State;
 pub struct Run {
     /// What is trained and how.
     pub config: Config,
-    /// Folders that [`crate::data::prepare`] wrote; each is known by its name.
+    /// Folders that [`crate::data::prepare()`] wrote; each is known by its name.
     pub data: Vec<PathBuf>,
     /// Where checkpoints, the log and the model go.
     pub output: PathBuf,
