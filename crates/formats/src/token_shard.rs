@@ -174,7 +174,7 @@ mod tests {
         };
         assert!(changed(4, 2).contains("version at byte 4"));
         assert!(changed(12, 3).contains("bytes of an id at byte 12"));
-        assert!(changed(8, 44).contains("id 299 in a vocabulary"), "{}", changed(8, 44));
+        assert!(changed(8, 43).contains("id 299 in a vocabulary"), "{}", changed(8, 43));
         assert!(changed(40, 7).contains("document 0 ends at id 7"));
         assert!(changed(48, 5).contains("documents end at id 5 of 6"));
         for huge in [16, 24] {
