@@ -284,13 +284,18 @@ mod tests {
                     for j in 0..stride {
                         let old = f64::from(before[i * stride + j]);
                         let at = |v: View<'_>, i, j| f64::from(v.data[i * v.row + j * v.col]);
-                        let product = || (0..k).map(|l| at(a, i, l) * at(b, l, j)).sum::<f64>();
-                        let want = match j < n {
-                            true => product() + if add { old } else { 0.0 },
-                            false => old,
-                        };
                         let got = f64::from(c[i * stride + j]);
-                        assert!((got - want).abs() < 2e-5, "{m} {n} {k} {layout}: {got} for {want}");
+                        if j >= n {
+                            assert_eq!(got, old, "{m} {n} {k} {layout}: written between C's rows");
+                            continue;
+                        }
+                        let terms = (0..k).map(|l| at(a, i, l) * at(b, l, j));
+                        let terms: Vec<f64> = terms.chain(add.then_some(old)).collect();
+                        let want: f64 = terms.iter().sum();
+                        // What k roundings and as many of partial sums can do at most (Higham, 2002, section 3.1).
+                        let bound = (k + 2) as f64 * f64::from(f32::EPSILON) / 2.0;
+                        let bound = bound * terms.iter().map(|t| t.abs()).sum::<f64>();
+                        assert!((got - want).abs() <= bound, "{m} {n} {k} {layout}: {got} for {want}");
                     }
                 }
             }
