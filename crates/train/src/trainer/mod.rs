@@ -242,6 +242,10 @@ impl Run {
                 }
             }
         }
+        // Stopped between the end of a step and the beginning of the next.
+        if state.step > saved {
+            state.save(&self.output, shape, &layout, training.keep)?;
+        }
         Ok(if state.step >= training.steps { Ended::Done } else { Ended::Stopped })
     }
 
