@@ -126,6 +126,49 @@ fn llamas_derivatives_and_losses_are_those_of_transformers() {
     check("golden/llama-tiny64", llama(), true);
 }
 
+/// Along random directions, tensor by tensor, of a model without rounding: two documents in a sequence, positions that do
+/// not count, several threads.
+#[test]
+fn derivatives_are_those_of_finite_differences() {
+    let shape = Shape { dim: 16, hidden_dim: 24, vocab_size: 40, seq_len: 12, ..llama() };
+    let mut network = Network::new(shape, 2, true);
+    let layout = network.layout().clone();
+    let noise = |i: usize, by: f64| ((i as f64 * by).sin() * 43_758.545_3).fract() as f32;
+    let mut values: Vec<f32> = (0..layout.len()).map(|i| noise(i + 1, 12.9898) * 0.4).collect();
+    for tensor in layout.tensors.iter().filter(|t| t.rows == 1) {
+        values[tensor.range.clone()].iter_mut().for_each(|w| *w += 1.0);
+    }
+    let n = 36;
+    let batch = Batch {
+        seq_len: 12,
+        inputs: (0..n).map(|i| (i * 17 % 40) as u32).collect(),
+        targets: (0..n).map(|i| (i * 23 % 40) as u32).collect(),
+        weights: (0..n).map(|i| [1.0, 0.0, 0.5][i % 3]).collect(),
+        starts: (0..n).map(|i| if i % 12 < 5 { 0 } else { 5 }).collect(),
+    };
+    let mut d = vec![f32::NAN; values.len()];
+    network.run(&values, None, &batch, Wanted::Model(&mut d));
+    for tensor in &layout.tensors {
+        let direction: Vec<f32> = (0..tensor.range.len()).map(|i| noise(i + 7, 78.233)).collect();
+        let length = direction.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let pairs = d[tensor.range.clone()].iter().zip(&direction);
+        let expected: f64 = pairs.map(|(d, v)| f64::from(*d) * f64::from(*v)).sum();
+        let step = 0.02 / length;
+        let mut loss_at = |by: f64| {
+            let mut moved = values.clone();
+            for (w, v) in moved[tensor.range.clone()].iter_mut().zip(&direction) {
+                *w += (by * f64::from(*v)) as f32;
+            }
+            network.run(&moved, None, &batch, Wanted::Loss)
+        };
+        let found = (loss_at(step) - loss_at(-step)) / (2.0 * step);
+        let norm = d[tensor.range.clone()].iter().map(|d| f64::from(*d).powi(2)).sum::<f64>().sqrt();
+        let error = (found - expected).abs() / (norm * length);
+        println!("{}: {found} for {expected}, {error:e} of |d| |v|", tensor.name);
+        assert!(error < 5e-5, "{}: {found} for {expected}", tensor.name);
+    }
+}
+
 #[test]
 fn adapters_derivatives_losses_and_logits_are_those_of_peft() {
     let Some(folder) = data::path("golden/stories260K-lora") else { return };
