@@ -75,6 +75,14 @@ def compose_schema() -> Path | None:
     return next((path for path in files if path.name != "package.json" and '"services"' in path.read_text()), None)
 
 
+def unit() -> bool:
+    """Whether systemd understands the unit, with a program that is there in the place of ours."""
+    with tempfile.TemporaryDirectory(prefix="edgellm-unit-") as folder:
+        copy = Path(folder) / "edgellm.service"
+        copy.write_text((HERE / "edgellm.service").read_text().replace("/usr/local/bin/edgellm", "/bin/true"))
+        return run("systemd unit", ["systemd-analyze", "verify", copy])
+
+
 def scraped(server: Path) -> bool:
     """Whether a real Prometheus reads the metrics of a real server with these rules."""
     print("-- a scrape", flush=True)
@@ -143,6 +151,14 @@ def main() -> int:
             print("skipped: compose.yaml, its schema cannot be had")
     else:
         print("skipped: Dockerfile, Kubernetes and compose, the tools cannot be installed")
+    if shutil.which("kubectl"):
+        results["kustomize"] = run("kustomize", ["kubectl", "kustomize", "kubernetes"], stdout=subprocess.DEVNULL)
+    else:
+        print("skipped: kustomize, kubectl is not installed")
+    if shutil.which("systemd-analyze"):
+        results["systemd"] = unit()
+    else:
+        print("skipped: the systemd unit, systemd-analyze is not installed")
     if shutil.which("promtool"):
         results["rules"] = run("rules", ["promtool", "check", "rules", "prometheus/edgellm.rules.yml"])
     else:
