@@ -1,6 +1,6 @@
 """Measures the server: `python3 bench/gateway/measure.py [ROW ...]`, all rows by default.
 
-Rows: overhead, access, peers, soak, statistics, batching, long-prompt, jitter, prefix, overload, cancel, drain. EDGELLM names the binary
+Rows: overhead, access, peers, soak, outage, statistics, batching, long-prompt, jitter, prefix, overload, cancel, drain. EDGELLM names the binary
 (target/release/edgellm), SMOLLM2 a GGUF file of SmolLM2-135M, LLAMA_SERVER llama.cpp's server for the row of jitter, PEERS a Python
 environment with fastapi, uvicorn[standard] and litellm[proxy] for the row of peers, SOAK_MINUTES the length of soak (30).
 """
@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 
+import services
 from client import Server, ask, chunks, connect, gaps, head, percentile, send, stream, whole
 
 EDGELLM = os.environ.get("EDGELLM", "target/release/edgellm")
@@ -275,6 +276,56 @@ async def soak():
         )
 
 
+async def outage():
+    """Redis and PostgreSQL are gone for 10 of 30 seconds under 8 clients: what clients see, and whether the usage that is written
+    is that of the answers."""
+    redis, postgres = services.Redis(PORT + 5), services.Postgres(PORT + 6)
+    folder = tempfile.TemporaryDirectory(prefix="edgellm-bench-")
+    env = dict(os.environ, DATABASE_URL=postgres.url, REDIS_URL=redis.url, XDG_DATA_HOME=folder.name)
+    command = [EDGELLM, "keys", "create", "--requests-per-minute", "1000000"]
+    try:
+        key = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.strip()
+        with Server([EDGELLM, "serve", "--model", "null", "--port", str(PORT)], PORT, env=env):
+            body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+            end, statuses, slowest = time.monotonic() + 30, {}, [0.0]
+
+            async def client():
+                while time.monotonic() < end:
+                    before = time.monotonic()
+                    reader, writer = await connect(PORT)
+                    send(writer, "/v1/chat/completions", body, key)
+                    status, headers = await head(reader)
+                    await whole(reader, headers)
+                    writer.close()
+                    statuses[status] = statuses.get(status, 0) + 1
+                    slowest[0] = max(slowest[0], time.monotonic() - before)
+                    await asyncio.sleep(0.02)
+
+            async def interrupt():
+                await asyncio.sleep(10)
+                for service in (redis, postgres):
+                    await asyncio.to_thread(service.stop)
+                await asyncio.sleep(10)
+                for service in (redis, postgres):
+                    await asyncio.to_thread(service.start)
+
+            await asyncio.gather(interrupt(), *(client() for _ in range(8)))
+            request = urllib.request.Request(f"http://127.0.0.1:{PORT}/api/stats", headers={"x-api-key": key})
+            stats = json.load(await asyncio.to_thread(urllib.request.urlopen, request))
+            health = json.load(await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{PORT}/health"))
+        show(
+            "outage",
+            statuses=statuses,
+            slowest_ms=slowest[0] * 1e3,
+            written=stats["requests"],
+            completion_tokens=stats["completion_tokens"],
+            health={name: health.get(name) for name in ("database", "redis")},
+        )
+    finally:
+        redis.stop()
+        postgres.stop()
+
+
 async def statistics():
     """Time of the answers about 1,000,000 records of 100 keys, 3 models and 30 days."""
     guarded = Guarded()
@@ -496,6 +547,7 @@ ROWS = {
     "access": access,
     "peers": peers,
     "soak": soak,
+    "outage": outage,
     "statistics": statistics,
     "batching": batching,
     "long-prompt": long_prompt,
