@@ -8,10 +8,11 @@ use crate::arch::ops_scalar;
 use crate::arch::scalar;
 use crate::arch::vector_ops::VectorOps;
 #[cfg(target_arch = "x86_64")]
-use crate::arch::{avx2, avx512, ops_avx2, ops_avx512};
+use crate::arch::{avx2, avx512, bf16_avx512, ops_avx2, ops_avx512};
 #[cfg(target_arch = "aarch64")]
 use crate::arch::{neon, neon_dotprod, neon_i8mm, ops_neon};
 use crate::codec::UnpackedRow;
+use crate::gemm::GemmOps;
 use crate::int_tiles::IntKernel;
 use crate::row::RowType;
 use crate::trits::TritKernels;
@@ -153,6 +154,15 @@ pub(crate) fn vector_ops() -> &'static VectorOps {
         };
         available_vector_ops().into_iter().rfind(|k| k.isa == isa).unwrap_or(&ops_scalar::VECTOR_OPS)
     })
+}
+
+/// Products of bfloat16, where the instruction set in use has instructions for them.
+pub(crate) fn gemm_pairs() -> Option<&'static GemmOps> {
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") {
+        return Some(&bf16_avx512::GEMM);
+    }
+    None
 }
 
 /// As [`available`].

@@ -1,8 +1,9 @@
-//! Times one step of training: `step DIM LAYERS HIDDEN HEADS VOCAB SEQ BATCH THREADS ternary|float`.
+//! Times one step of training: `step DIM LAYERS HIDDEN HEADS VOCAB SEQ BATCH THREADS ternary|float [f32|bf16]`.
 
 use std::io::Write;
 use std::time::Instant;
 
+use kernels::gemm::Precision;
 use train::model::{Activation, Batch, Network, Shape, Wanted};
 use train::optimizer::{AdamW, AdamWOptions};
 
@@ -28,7 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     shape.check()?;
     let (seq_len, sequences, threads) = (shape.seq_len, number(6)?, number(7)?);
     let vocab = shape.vocab_size;
-    let mut network = Network::new(shape, threads, false);
+    let bf16 = args.get(9).is_some_and(|precision| precision == "bf16");
+    let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    let mut network = Network::new(shape, threads, false).with_precision(precision);
     let len = network.layout().len();
     let mut parameters: Vec<f32> = (0..len).map(|i| (i as f32 * 0.618).sin() * 0.05).collect();
     for tensor in network.layout().tensors.iter().filter(|t| t.rows == 1) {

@@ -4,7 +4,7 @@ use crate::activations::Rounded;
 use crate::attention::page::{PageView, Rows, Running};
 use crate::dispatch::Isa;
 use crate::float_rows::FloatRows;
-use crate::gemm::{Part, Strip};
+use crate::gemm::GemmOps;
 use crate::matmul::Columns;
 use crate::ops::Activation;
 use crate::rope::Pairing;
@@ -37,12 +37,8 @@ pub(crate) struct VectorOps {
     pub(crate) attend_page: unsafe fn(&PageView<'_>, &Rows<'_>, &mut Running),
     /// See [`crate::float_rows::multiply`].
     pub(crate) multiply_floats: MultiplyFloats,
-    /// Rows and columns of the tile that [`VectorOps::gemm_strip`] keeps in registers.
-    pub(crate) gemm_tile: (usize, usize),
-    /// See [`crate::gemm::pack`]: as many rows as the tile has, and as many as it has columns.
-    pub(crate) gemm_pack: (Pack, Pack),
-    /// See [`crate::gemm::multiply_strip`].
-    pub(crate) gemm_strip: unsafe fn(&Strip<'_>, &mut [f32]),
+    /// See [`crate::gemm`].
+    pub(crate) gemm: GemmOps,
     /// See [`crate::ops::exp_sum`].
     pub(crate) exp_sum: unsafe fn(&mut [f32], f32) -> f32,
     /// See [`crate::attention::page::merge`].
@@ -51,9 +47,6 @@ pub(crate) struct VectorOps {
 
 /// Rows, activations, output.
 type MultiplyFloats = unsafe fn(&FloatRows<'_>, &[f32], &Columns<'_>);
-
-/// What is packed, and where to.
-type Pack = unsafe fn(Part<'_>, &mut [f32]);
 
 /// Input, weight, eps, output.
 type RmsNorm = unsafe fn(&[f32], Option<&[f32]>, f32, &mut [f32]);
@@ -79,9 +72,12 @@ macro_rules! vector_ops {
             to_i8: compiled::to_i8,
             attend_page: compiled::attend_page,
             multiply_floats: compiled::multiply_floats,
-            gemm_tile: ($gemm_rows, $gemm_vectors * $crate::vector::LANES),
-            gemm_pack: (compiled::pack_rows, compiled::pack_columns),
-            gemm_strip: compiled::gemm_strip,
+            gemm: $crate::gemm::GemmOps {
+                tile: ($gemm_rows, $gemm_vectors * $crate::vector::LANES),
+                group: 1,
+                pack: (compiled::pack_rows, compiled::pack_columns),
+                strip: compiled::gemm_strip,
+            },
             exp_sum: compiled::exp_sum,
             merge: compiled::merge,
         };

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use kernels::gemm::Precision;
 use kernels::rope::{Pairing, rotation, table_len};
 
 use super::adapters::Adapters;
@@ -59,6 +60,8 @@ pub struct Network {
     rounded: Vec<f32>,
     /// Whether layers are computed anew in the backward pass instead of being kept.
     recompute: bool,
+    /// How the products are made where derivatives are wanted.
+    precision: Precision,
 }
 
 /// One thread's room.
@@ -104,7 +107,14 @@ impl Network {
             table[head_dim..].iter_mut().for_each(|sine| *sine = -*sine);
         }
         let workers = (0..threads.max(1)).map(|_| Worker::default()).collect();
-        Self { shape, layout, rope: (forward, back), workers, rounded: Vec::new(), recompute }
+        let (rounded, precision) = (Vec::new(), Precision::F32);
+        Self { shape, layout, rope: (forward, back), workers, rounded, recompute, precision }
+    }
+
+    /// The network with the products of training made in `precision`. The loss alone is always computed in f32.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Sizes and kinds.
@@ -150,7 +160,7 @@ impl Network {
         let weights = Weights { shape: &self.shape, layout: &self.layout, values, adapters };
         let sequences = batch.inputs.len() / batch.seq_len.max(1);
         let share = sequences.div_ceil(self.workers.len()).max(1) * batch.seq_len;
-        let (rope, recompute) = (&self.rope, self.recompute);
+        let (rope, recompute, precision) = (&self.rope, self.recompute, self.precision);
         let used = batch.inputs.len().div_ceil(share.max(1));
         let derivatives = match &wanted {
             Wanted::Loss => (None, None),
@@ -163,6 +173,8 @@ impl Network {
             let tokens = Tokens { seq_len: batch.seq_len, starts, rope: (&rope.0, &rope.1) };
             let targets =
                 Targets { ids: &batch.targets[part.clone()], weights: &batch.weights[part.clone()] };
+            let with_gradients = derivatives != (None, None);
+            worker.room.gemm.precision = if with_gradients { precision } else { Precision::F32 };
             worker.run(weights, tokens, &batch.inputs[part], targets, factor, derivatives, recompute)
         };
         let run = &run;

@@ -1,6 +1,6 @@
 //! Muon (Jordan et al., 2024): momentum, made orthogonal, as the step of a matrix.
 
-use kernels::gemm::{Gemm, Output, Size, View};
+use kernels::gemm::{Gemm, Output, Precision, Size, View};
 
 /// The iteration of Newton and Schulz with Jordan's coefficients, five times: singular values come near 1.
 const COEFFICIENTS: (f32, f32, f32) = (3.4445, -4.7750, 2.0315);
@@ -30,6 +30,11 @@ pub struct MuonMatrix<'a> {
 }
 
 impl Muon {
+    /// Whose iteration multiplies in `precision`.
+    pub fn new(precision: Precision) -> Self {
+        Self { gemm: Gemm::new(precision), ..Self::default() }
+    }
+
     /// `momentum = beta momentum + d`, and the parameters change by `learning_rate` times the orthogonal matrix nearest to
     /// `d + beta momentum`, scaled so that its elements are as large as AdamW's usually are (0.2 on average: Liu et al.,
     /// arXiv 2502.16982), after decaying by `learning_rate * decay`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use kernels::gemm::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::data::read_text;
@@ -68,6 +69,9 @@ pub struct Training {
     /// Gradients longer than this are shortened to it; 0: never.
     #[serde(default = "default_clip")]
     pub clip: f32,
+    /// How the products of matrices are made: "f32", or "bf16", which is faster on processors that have it.
+    #[serde(default, with = "precision")]
+    pub precision: Precision,
     /// Compute layers anew in the backward pass instead of keeping them: less memory, a third more time.
     #[serde(default)]
     pub recompute: bool,
@@ -95,6 +99,34 @@ pub struct Stage {
     /// How often each data set is drawn from, by its folder's name; without it as often as it is long.
     #[serde(default)]
     pub mix: BTreeMap<String, f64>,
+}
+
+/// The names of [`Precision`], which does not know of files.
+mod precision {
+    use kernels::gemm::Precision;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Name {
+        F32,
+        Bf16,
+    }
+
+    pub(super) fn serialize<S: Serializer>(precision: &Precision, to: S) -> Result<S::Ok, S::Error> {
+        match precision {
+            Precision::F32 => Name::F32,
+            Precision::Bf16 => Name::Bf16,
+        }
+        .serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Precision, D::Error> {
+        Ok(match Name::deserialize(from)? {
+            Name::F32 => Precision::F32,
+            Name::Bf16 => Precision::Bf16,
+        })
+    }
 }
 
 fn default_micro() -> usize {

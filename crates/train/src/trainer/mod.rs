@@ -150,9 +150,10 @@ impl Run {
         }
         let bos = self.tokenizer(&shards)?;
         std::fs::create_dir_all(&self.output).map_err(TrainError::io(&self.output))?;
-        let mut network = Network::new(shape.clone(), self.threads, training.recompute);
+        let mut network =
+            Network::new(shape.clone(), self.threads, training.recompute).with_precision(training.precision);
         let layout = network.layout().clone();
-        let mut state = State::new(shape, &layout, training);
+        let mut state = State::new(shape, &layout, training, self.threads);
         let log_path = self.output.join("log.jsonl");
         if self.resume {
             if state.resume(&self.output, shape, &layout)? {

@@ -20,7 +20,8 @@ pub(crate) struct State {
     adam: AdamW,
     /// Muon's momentum; as long as the parameters, used where the linear layers are.
     momentum: Vec<f32>,
-    muon: Muon,
+    /// One for each thread.
+    muon: Vec<Muon>,
     /// Steps done.
     pub(crate) step: u64,
 }
@@ -36,7 +37,7 @@ struct Saved {
 impl State {
     /// Before the first step. Matrices are drawn from a normal distribution: of deviation 0.02 for the embedding, of
     /// sqrt(1 / inputs) for linear layers, those that add to the residual stream less the more layers there are.
-    pub(crate) fn new(shape: &Shape, layout: &Layout, training: &Training) -> Self {
+    pub(crate) fn new(shape: &Shape, layout: &Layout, training: &Training, threads: usize) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(training.seed);
         let mut parameters = vec![0.0; layout.len()];
         for tensor in &layout.tensors {
@@ -60,7 +61,8 @@ impl State {
         let options = AdamWOptions { beta1: training.beta1, beta2: training.beta2, eps: 1e-8 };
         let momentum =
             if training.muon_learning_rate.is_some() { vec![0.0; layout.len()] } else { Vec::new() };
-        Self { parameters, adam: AdamW::new(layout.len(), options), momentum, muon: Muon::default(), step: 0 }
+        let muon = (0..threads.max(1)).map(|_| Muon::new(training.precision)).collect();
+        Self { parameters, adam: AdamW::new(layout.len(), options), momentum, muon, step: 0 }
     }
 
     /// One step, the learning rates and the decay multiplied by the schedule's factors.
@@ -68,25 +70,45 @@ impl State {
         let rate = |peak: f32| (f64::from(peak) * factors.0) as f32;
         let decay = (f64::from(training.weight_decay) * factors.1) as f32;
         self.adam.begin_step();
+        let mut shares: Vec<Vec<MuonMatrix<'_>>> = self.muon.iter().map(|_| Vec::new()).collect();
+        let (mut rest, mut momenta) = (&mut self.parameters[..], &mut self.momentum[..]);
+        let (mut at, mut matrices) = (0, 0);
         for tensor in &layout.tensors {
             let range = tensor.range.clone();
-            let parameters = &mut self.parameters[range.clone()];
+            let parameters;
+            (parameters, rest) = rest[range.start - at..].split_at_mut(range.len());
+            let derivative = &d[range.clone()];
             match (tensor.kind, training.muon_learning_rate) {
-                (Kind::Linear, Some(peak)) => {
-                    let matrix = MuonMatrix {
-                        parameters,
-                        momentum: &mut self.momentum[range.clone()],
-                        derivative: &d[range],
-                        cols: tensor.cols,
-                    };
-                    self.muon.update(matrix, training.momentum, rate(peak), decay);
+                (Kind::Linear, Some(_)) => {
+                    let momentum;
+                    (momentum, momenta) = momenta[range.start - at..].split_at_mut(range.len());
+                    let share = matrices % shares.len();
+                    shares[share].push(MuonMatrix { parameters, momentum, derivative, cols: tensor.cols });
+                    matrices += 1;
                 }
                 (kind, _) => {
+                    momenta = momenta.get_mut(range.end - at..).unwrap_or_default();
                     let decay = if kind == Kind::Linear || kind == Kind::Head { decay } else { 0.0 };
-                    let rate = rate(training.learning_rate);
-                    self.adam.update(range.start, parameters, &d[range], rate, decay);
+                    self.adam.update(
+                        range.start,
+                        parameters,
+                        derivative,
+                        rate(training.learning_rate),
+                        decay,
+                    );
                 }
             }
+            at = range.end;
+        }
+        if let Some(peak) = training.muon_learning_rate {
+            let (momentum, rate) = (training.momentum, rate(peak));
+            // Each matrix is one thread's: what comes out does not depend on their number.
+            std::thread::scope(|scope| {
+                for (muon, share) in self.muon.iter_mut().zip(shares) {
+                    let all = share.into_iter();
+                    scope.spawn(move || all.for_each(|matrix| muon.update(matrix, momentum, rate, decay)));
+                }
+            });
         }
         self.step += 1;
     }
