@@ -6,6 +6,8 @@
 //! on strings, lists and dicts. A template comes from a file that somebody else made: it sees nothing but the
 //! conversation, cannot load files, and stops when it has run too long.
 
+mod answers;
+
 use std::error::Error as _;
 use std::fmt;
 use std::io;

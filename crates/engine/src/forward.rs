@@ -12,7 +12,9 @@ use crate::config::{ModelConfig, Rope};
 use crate::head::ScanBuffers;
 use crate::hidden_states::HiddenStates;
 use crate::kv_cache::cache_shape;
+use crate::lora::LoraBuffers;
 use crate::model::Model;
+use crate::names::Part;
 use crate::profile::{Operation, Profile};
 use crate::weights::{ActivationMode, Layer, Linear};
 
@@ -45,6 +47,7 @@ pub(crate) struct Buffers {
     /// `[rows, vocab_size]`
     pub(crate) logits: Vec<f32>,
     scan: ScanBuffers,
+    lora: LoraBuffers,
     /// Where the time goes, if somebody asked.
     pub(crate) profile: Option<Profile>,
     /// What each layer leaves, if somebody asked.
@@ -62,6 +65,8 @@ impl Buffers {
         if model.weights.scan.is_some() {
             scan.reserve(c.vocab_size, c.dim);
         }
+        let mut lora = LoraBuffers::default();
+        lora.reserve(&model.adapters, c, tokens);
         Self {
             x: room(c.dim),
             xb: room(c.dim.max(c.q_dim())),
@@ -76,6 +81,7 @@ impl Buffers {
             parts: Vec::with_capacity(parts_capacity(&heads(c, None), context)),
             logits: Vec::with_capacity(c.vocab_size),
             scan,
+            lora,
             profile: None,
             hidden_states: None,
         }
@@ -118,7 +124,7 @@ pub(crate) fn forward(model: &Model, slots: &mut [Slot<'_>], b: &mut Buffers) ->
     b.lap(None, Operation::Embedding);
     for (l, layer) in model.weights.layers.iter().enumerate() {
         attention(model, layer, l, slots, b)?;
-        feed_forward(model, layer, l, b)?;
+        feed_forward(model, layer, l, slots, b)?;
         if let Some(kept) = &mut b.hidden_states {
             kept.record(l, &b.x);
         }
@@ -155,6 +161,8 @@ fn attention(
     load_normed(model, &b.x, &layer.rms_att, &mut b.input);
     let layers = [(&layer.wq, &mut b.q), (&layer.wk, &mut b.k), (&layer.wv, &mut b.v)];
     linear(model, &mut b.input, layers)?;
+    let layers = [(Part::Wq, &mut b.q), (Part::Wk, &mut b.k), (Part::Wv, &mut b.v)];
+    adapt(model, slots, l, &b.input, layers, &mut b.lora)?;
     b.lap(Some(l), Operation::Qkv);
     for (x, norm) in [(&mut b.q, &layer.q_norm), (&mut b.k, &layer.k_norm)] {
         if let Some(norm) = norm {
@@ -182,21 +190,30 @@ fn attention(
     b.lap(Some(l), Operation::Attention);
     load(model, &b.xb, c.q_dim(), &layer.attn_sub_norm, &mut b.input);
     linear(model, &mut b.input, [(&layer.wo, &mut b.xb)])?;
+    adapt(model, slots, l, &b.input, [(Part::Wo, &mut b.xb)], &mut b.lora)?;
     add_normed(model, &layer.post_att_norm, b);
     b.lap(Some(l), Operation::Wo);
     Ok(())
 }
 
 /// x += w2(f(w1 x') * w3 x') with x' = norm(x)
-fn feed_forward(model: &Model, layer: &Layer, l: usize, b: &mut Buffers) -> Result<(), MatmulError> {
+fn feed_forward(
+    model: &Model,
+    layer: &Layer,
+    l: usize,
+    slots: &[Slot<'_>],
+    b: &mut Buffers,
+) -> Result<(), MatmulError> {
     let c = &model.config;
     load_normed(model, &b.x, &layer.rms_ffn, &mut b.input);
     linear(model, &mut b.input, [(&layer.w1, &mut b.gate), (&layer.w3, &mut b.up)])?;
+    adapt(model, slots, l, &b.input, [(Part::W1, &mut b.gate), (Part::W3, &mut b.up)], &mut b.lora)?;
     b.lap(Some(l), Operation::GateUp);
     c.activation.gate_on(&model.team, &mut b.gate, &b.up);
     b.lap(Some(l), Operation::Activation);
     load(model, &b.gate, c.hidden_dim, &layer.ffn_sub_norm, &mut b.input);
     linear(model, &mut b.input, [(&layer.w2, &mut b.xb)])?;
+    adapt(model, slots, l, &b.input, [(Part::W2, &mut b.xb)], &mut b.lora)?;
     add_normed(model, &layer.post_ffn_norm, b);
     b.lap(Some(l), Operation::Down);
     Ok(())
@@ -280,6 +297,33 @@ fn linear<const N: usize>(
         (linear, &mut out[..])
     });
     Linear::apply(outputs.into_iter().collect(), &model.team, input, model.activations, int8_linear)
+}
+
+/// out += what the adapter of each sequence makes of its tokens' rows of the same input
+fn adapt<const N: usize>(
+    model: &Model,
+    slots: &[Slot<'_>],
+    l: usize,
+    input: &Activations,
+    layers: [(Part, &mut Vec<f32>); N],
+    buffers: &mut LoraBuffers,
+) -> Result<(), MatmulError> {
+    if model.adapters.is_empty() {
+        return Ok(());
+    }
+    let (tokens, cols) = (input.tokens().max(1), input.cols());
+    for (part, out) in layers {
+        let (rows, mut first) = (out.len() / tokens, 0);
+        for slot in slots {
+            let end = first + slot.ids.len();
+            if let Some(lora) = slot.cache.adapter().and_then(|index| model.adapters.get(index)) {
+                let (x, out) = (&input.f32()[first * cols..end * cols], &mut out[first * rows..end * rows]);
+                lora.add(&model.team, (l, part), x, out, buffers)?;
+            }
+            first = end;
+        }
+    }
+    Ok(())
 }
 
 /// x += norm(xb), or xb itself

@@ -51,6 +51,8 @@ pub struct KvCache {
     n_layers: usize,
     /// The positions' pages in order; as many as are needed, or more.
     pages: Vec<Arc<Page>>,
+    /// The model's adapter that the sequence runs with.
+    adapter: Option<usize>,
 }
 
 impl KvCache {
@@ -64,7 +66,17 @@ impl KvCache {
     /// An empty cache without pages: they are made, or given, as positions come.
     pub(crate) fn growing(kv_type: KvType, context: usize, config: &ModelConfig) -> Self {
         let (shape, n_layers) = (cache_shape(config), config.n_layers);
-        Self { kv_type, context, position: 0, shape, n_layers, pages: Vec::new() }
+        Self { kv_type, context, position: 0, shape, n_layers, pages: Vec::new(), adapter: None }
+    }
+
+    /// The same for a sequence that runs with an adapter of the model, by its index.
+    pub(crate) fn with_adapter(self, adapter: Option<usize>) -> Self {
+        Self { adapter, ..self }
+    }
+
+    /// The index of the adapter that its sequence runs with.
+    pub(crate) fn adapter(&self) -> Option<usize> {
+        self.adapter
     }
 
     /// Whether it was made for models of this shape.

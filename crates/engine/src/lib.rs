@@ -17,6 +17,7 @@ mod head;
 mod hidden_states;
 pub mod kv_cache;
 mod loader;
+mod lora;
 pub mod machine;
 mod model;
 pub mod profile;

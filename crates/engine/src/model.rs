@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kernels::Team;
+use kernels::row::RowType;
 use kernels::trits::Family;
 
 use crate::chat_template::ChatTemplate;
@@ -11,6 +12,7 @@ use crate::error::EngineError;
 use crate::forward::{Frequencies, MAX_BATCH};
 use crate::kv_cache::{KvCache, KvType};
 use crate::loader::{self, I2sLayout, Loaded};
+use crate::lora::Lora;
 use crate::realtime;
 use crate::tokenizer::{Tokenizer, TokenizerKind};
 use crate::weights::{ActivationMode, Weights};
@@ -40,6 +42,8 @@ pub struct LoadOptions {
     pub only_described: bool,
     /// How I2_S tensors of a GGUF file are arranged, which the file does not say.
     pub i2s_layout: Option<I2sLayout>,
+    /// Folder of a low-rank adapter, as PEFT writes it, with which every sequence runs that has no other.
+    pub adapter: Option<PathBuf>,
 }
 
 /// A tensor as the file has it.
@@ -117,6 +121,10 @@ pub struct Model {
     pub(crate) realtime: Option<Vec<String>>,
     /// Whether BitNet's rounding of activations must be visible in their f32 form.
     pub(crate) rounds_in_f32: bool,
+    /// What sequences can run with beside the weights.
+    pub(crate) adapters: Vec<Lora>,
+    /// The adapter of sequences that have no other.
+    pub(crate) adapter: Option<usize>,
     /// For a model that is only looked at: that it would be packed, and whether its classifier would be scanned.
     foreseen: Option<bool>,
 }
@@ -149,7 +157,7 @@ impl Model {
             (Team::new(threads), None)
         };
         let types = loaded.weights.layers.iter().flat_map(|l| l.matrices()).map(|m| m.row_type);
-        Ok(Self {
+        let mut model = Self {
             rounds_in_f32: options.activations.rounds_in_f32(loaded.config.int8_linear, types),
             frequencies: Frequencies::new(&loaded.config),
             config: loaded.config,
@@ -163,7 +171,33 @@ impl Model {
             kv_type: options.kv_type,
             activations: options.activations,
             foreseen: (packs && options.only_described).then_some(scans),
-        })
+            adapters: Vec::new(),
+            adapter: None,
+        };
+        model.adapter = options.adapter.as_deref().map(|folder| model.add_adapter(folder)).transpose()?;
+        Ok(model)
+    }
+
+    /// Adds a low-rank adapter, a folder as PEFT writes it, for sequences to run with ([`crate::scheduler::Job::adapter`]);
+    /// gives its index. The weights are shared by all.
+    ///
+    /// # Errors
+    /// Files that are missing or malformed, options of PEFT that are not supported, an adapter of another model.
+    pub fn add_adapter(&mut self, folder: &Path) -> Result<usize, EngineError> {
+        self.adapters.push(Lora::load(folder, &self.config, &self.weights.layers)?);
+        // Adapters see what a model's own definition rounds as its matrices do.
+        self.rounds_in_f32 |= self.config.int8_linear;
+        Ok(self.adapters.len() - 1)
+    }
+
+    /// Adds what a low-rank adapter adds to the weights themselves; the matrices that it changes are in `row_type` then, a
+    /// type of floats. The model must have been loaded with [`Family::Reference`], which leaves its rows as they are.
+    ///
+    /// # Errors
+    /// As [`Model::add_adapter`]; matrices in tiles; a type that cannot be written.
+    pub fn merge_adapter(&mut self, folder: &Path, row_type: RowType) -> Result<(), EngineError> {
+        let lora = Lora::load(folder, &self.config, &self.weights.layers)?;
+        lora.merge(&mut self.weights, row_type)
     }
 
     /// Threads that it runs on.
@@ -189,7 +223,7 @@ impl Model {
                 "a context of {context} tokens: this model takes 1 to {limit}"
             )));
         }
-        Ok(KvCache::new(self.kv_type, context, &self.config))
+        Ok(KvCache::new(self.kv_type, context, &self.config).with_adapter(self.adapter))
     }
 
     /// Memory needed to run with room for `context` positions.
@@ -201,7 +235,7 @@ impl Model {
         let batch = MAX_BATCH.min(context) * row * 4 + c.vocab_size * 8;
         MemoryEstimate {
             mapped,
-            repacked,
+            repacked: repacked + self.adapters.iter().map(|lora| lora.byte_len() as u64).sum::<u64>(),
             kv_cache: self.kv_type.bytes(c, context) as u64,
             buffers: batch as u64,
             tokenizer: self.tokenizer.as_ref().map_or(0, tokenizer_bytes),

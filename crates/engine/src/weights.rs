@@ -126,7 +126,7 @@ impl WeightMatrix {
     }
 
     /// The first row that holds NaN or infinity.
-    fn find_not_finite(&self) -> Option<usize> {
+    pub(crate) fn find_not_finite(&self) -> Option<usize> {
         match &self.storage {
             Storage::Trits(trits) => return trits.scales().iter().position(|scale| !scale.is_finite()),
             Storage::Ints(ints) => return ints.find_not_finite(),

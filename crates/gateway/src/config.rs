@@ -16,6 +16,13 @@ use crate::trace::TraceConfig;
 pub enum Origin {
     /// A file or folder, and how it is loaded.
     Path(PathBuf, Box<LoadOptions>),
+    /// A low-rank adapter, a folder as PEFT writes it, beside the model of another name, whose weights it shares.
+    Adapter {
+        /// The other's name.
+        base: String,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Random weights of a true shape, for measurements: its answers mean nothing.
     Synthetic(Synthetic, Box<LoadOptions>),
     /// The backend that costs nothing ([`crate::backend::NullBackend`]): to measure the server itself.
@@ -34,7 +41,9 @@ pub struct ModelSource {
 impl ModelSource {
     /// Bytes of its files, and seconds since 1970 of the newest.
     pub(crate) fn file(&self) -> (u64, u64) {
-        let Origin::Path(path, _) = &self.origin else { return (0, 0) };
+        let (Origin::Path(path, _) | Origin::Adapter { folder: path, .. }) = &self.origin else {
+            return (0, 0);
+        };
         let files: Vec<Metadata> = match std::fs::read_dir(path) {
             Ok(entries) => entries.flatten().filter_map(|entry| entry.metadata().ok()).collect(),
             Err(_) => std::fs::metadata(path).into_iter().collect(),

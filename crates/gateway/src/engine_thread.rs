@@ -78,11 +78,13 @@ pub(crate) struct Handle {
     /// How busy it is.
     pub(crate) gauges: Arc<Gauges>,
     /// Grammars in its vocabulary.
-    pub(crate) grammars: Grammars,
+    pub(crate) grammars: Arc<Grammars>,
     /// How its tokens are chosen where a request does not say.
     pub(crate) defaults: SamplingDefaults,
     commands: SyncSender<Submission>,
-    next_id: AtomicU64,
+    next_id: Arc<AtomicU64>,
+    /// The adapter that its jobs run with, and the model whose weights it shares.
+    adapted: Option<(usize, Arc<Handle>)>,
 }
 
 impl Handle {
@@ -92,7 +94,28 @@ impl Handle {
         defaults: SamplingDefaults,
         commands: SyncSender<Submission>,
     ) -> Self {
-        Self { card, gauges, grammars: Grammars::default(), defaults, commands, next_id: AtomicU64::new(0) }
+        Self {
+            card,
+            gauges,
+            grammars: Arc::default(),
+            defaults,
+            commands,
+            next_id: Arc::default(),
+            adapted: None,
+        }
+    }
+
+    /// The same model running with its adapter `index`, under another name.
+    pub(crate) fn with_adapter(self: &Arc<Self>, name: &str, index: usize) -> Self {
+        Self {
+            card: Card { name: name.to_owned(), ..self.card.clone() },
+            gauges: self.gauges.clone(),
+            grammars: self.grammars.clone(),
+            defaults: self.defaults,
+            commands: self.commands.clone(),
+            next_id: self.next_id.clone(),
+            adapted: Some((index, self.clone())),
+        }
     }
 
     /// A channel with room for all updates of these jobs.
@@ -111,9 +134,12 @@ impl Handle {
     ) -> Result<(), NotSent> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let client = Client { clock: Clock::start(), index, updates: updates.clone() };
-        self.commands.try_send(Submission { job: Job { id, ..job }, client }).map_err(|error| match error {
-            TrySendError::Full(submission) => NotSent::NoRoom(Box::new(submission.job)),
-            TrySendError::Disconnected(_) => NotSent::Ended,
+        let adapter = self.adapted.as_ref().map(|(index, _)| *index);
+        self.commands.try_send(Submission { job: Job { id, adapter, ..job }, client }).map_err(|error| {
+            match error {
+                TrySendError::Full(submission) => NotSent::NoRoom(Box::new(submission.job)),
+                TrySendError::Disconnected(_) => NotSent::Ended,
+            }
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The models by name: loaded when they are asked for, unloaded when they are idle or in the way.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -41,6 +42,8 @@ pub(crate) struct Slot {
     pub(crate) source: ModelSource,
     /// Bytes and time of its file when it was named.
     file: (u64, u64),
+    /// The adapters that share its weights: each folder with bytes and time of its files.
+    adapters: Vec<(PathBuf, (u64, u64))>,
     state: Mutex<State>,
 }
 
@@ -59,8 +62,13 @@ struct Loaded {
 }
 
 impl Slot {
-    fn new(source: ModelSource) -> Self {
-        Self { file: source.file(), source, state: Mutex::default() }
+    /// One of `all` models.
+    fn new(source: ModelSource, all: &[ModelSource]) -> Self {
+        let adapters = all.iter().filter_map(|other| match &other.origin {
+            Origin::Adapter { base, folder } if *base == source.name => Some((folder.clone(), other.file())),
+            _ => None,
+        });
+        Self { file: source.file(), adapters: adapters.collect(), source, state: Mutex::default() }
     }
 
     /// Whether it is the same model of the same file.
@@ -69,9 +77,15 @@ impl Slot {
             (Origin::Path(a, _), Origin::Path(b, _)) => a == b,
             (Origin::Synthetic(a, _), Origin::Synthetic(b, _)) => a == b,
             (Origin::Null, Origin::Null) => true,
+            (Origin::Adapter { base: a, folder: x }, Origin::Adapter { base: b, folder: y }) => {
+                a == b && x == y
+            }
             _ => false,
         };
-        same_origin && self.source.name == other.source.name && self.file == other.file
+        same_origin
+            && self.source.name == other.source.name
+            && self.file == other.file
+            && self.adapters == other.adapters
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,7 +128,11 @@ impl Models {
     pub(crate) fn new(config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
         Self {
             slots: RwLock::new(
-                config.models.iter().cloned().map(|source| Arc::new(Slot::new(source))).collect(),
+                config
+                    .models
+                    .iter()
+                    .map(|source| Arc::new(Slot::new(source.clone(), &config.models)))
+                    .collect(),
             ),
             config,
             metrics,
@@ -133,8 +151,8 @@ impl Models {
     pub(crate) fn replace(&self, sources: Vec<ModelSource>) -> Vec<Arc<Slot>> {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let (before, mut now) = (slots.clone(), Vec::with_capacity(sources.len()));
-        for source in sources {
-            let slot = Slot::new(source);
+        for source in &sources {
+            let slot = Slot::new(source.clone(), &sources);
             let same = before.iter().find(|other| other.is_same(&slot));
             now.push(same.cloned().unwrap_or_else(|| Arc::new(slot)));
         }
@@ -178,6 +196,20 @@ impl Models {
             },
             None => self.default_model()?,
         };
+        let Origin::Adapter { base, folder } = &slot.source.origin else { return self.load(&slot).await };
+        let slots = self.slots();
+        let found = slots.iter().find_map(|slot| {
+            let index = slot.adapters.iter().position(|(known, _)| known == folder);
+            Some((slot, index.filter(|_| slot.source.name == *base)?))
+        });
+        let name = &slot.source.name;
+        let gone = || ApiError::unavailable(format!("The model '{base}', on which '{name}' runs, has gone"));
+        let (base, index) = found.ok_or_else(gone)?;
+        Ok(Arc::new(self.load(base).await?.with_adapter(name, index)))
+    }
+
+    /// A model with weights of its own, loaded.
+    async fn load(&self, slot: &Arc<Slot>) -> Result<Arc<Handle>, ApiError> {
         if let Some(handle) = slot.touch() {
             return Ok(handle);
         }
@@ -185,8 +217,11 @@ impl Models {
         if let Some(handle) = slot.touch() {
             return Ok(handle);
         }
-        self.make_room(&slot).await;
-        match load(slot.source.clone(), &self.config, self.metrics.of_model(&slot.source.name)).await {
+        self.make_room(slot).await;
+        let adapters = slot.adapters.iter().map(|(folder, _)| folder.clone()).collect();
+        match load(slot.source.clone(), adapters, &self.config, self.metrics.of_model(&slot.source.name))
+            .await
+        {
             Ok(handle) => {
                 let handle = Arc::new(handle);
                 self.ready.store(true, Ordering::Relaxed);
@@ -211,8 +246,14 @@ impl Models {
 
     /// From now on the model is kept so long after its last request; `None` changes nothing.
     pub(crate) fn keep(&self, name: &str, keep: Option<Duration>) {
-        if let (Ok(slot), Some(keep)) = (self.find(name), keep) {
-            slot.state().keep = Some(keep);
+        let (Ok(slot), Some(keep)) = (self.find(name), keep) else { return };
+        let slots = self.slots();
+        let base = match &slot.source.origin {
+            Origin::Adapter { base, .. } => slots.iter().find(|slot| slot.source.name == *base),
+            _ => Some(&slot),
+        };
+        if let Some(base) = base {
+            base.state().keep = Some(keep);
         }
     }
 
@@ -221,7 +262,8 @@ impl Models {
     pub(crate) fn unload_idle(&self) {
         let slots = self.slots();
         for slot in slots.iter() {
-            let keep = slot.state().keep.or((slots.len() > 1).then_some(self.config.idle));
+            let others = slots.iter().filter(|slot| !matches!(slot.source.origin, Origin::Adapter { .. }));
+            let keep = slot.state().keep.or((others.count() > 1).then_some(self.config.idle));
             let (Some(keep), Some(idle)) = (keep, slot.idle()) else { continue };
             if idle >= keep && !slot.is_busy() {
                 slot.unload();
@@ -250,14 +292,19 @@ impl Models {
     }
 }
 
-/// Loads a model on a thread of its own, which then answers requests.
-async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Result<Handle, String> {
+/// Loads a model and its adapters on a thread of its own, which then answers requests.
+async fn load(
+    source: ModelSource,
+    adapters: Vec<PathBuf>,
+    config: &Config,
+    metrics: ModelMetrics,
+) -> Result<Handle, String> {
     let (ready, loaded) = oneshot::channel();
     let Config { parallel, queue, context, kv_bytes, sampling, .. } = *config;
     let thread = std::thread::Builder::new().name(format!("model {}", source.name));
     let run = move || match &source.origin {
-        Origin::Path(..) | Origin::Synthetic(..) => {
-            let model = match model(&source.origin) {
+        Origin::Path(..) | Origin::Synthetic(..) | Origin::Adapter { .. } => {
+            let model = match model(&source.origin, &adapters) {
                 Ok(model) => model,
                 Err(error) => return drop(ready.send(Err(error.to_string()))),
             };
@@ -279,8 +326,14 @@ async fn load(source: ModelSource, config: &Config, metrics: ModelMetrics) -> Re
     loaded.await.map_err(|_| "its thread ended".to_owned())?
 }
 
-/// The model of a file, or random weights with a vocabulary of placeholders.
-fn model(origin: &Origin) -> Result<Model, EngineError> {
+/// The model of a file with its adapters, or random weights with a vocabulary of placeholders.
+fn model(origin: &Origin, adapters: &[PathBuf]) -> Result<Model, EngineError> {
+    let mut model = weights(origin)?;
+    adapters.iter().try_for_each(|folder| model.add_adapter(folder).map(drop))?;
+    Ok(model)
+}
+
+fn weights(origin: &Origin) -> Result<Model, EngineError> {
     match origin {
         Origin::Path(path, options) => Model::load(path, options),
         Origin::Synthetic(what, options) => {
@@ -289,7 +342,9 @@ fn model(origin: &Origin) -> Result<Model, EngineError> {
             (model.tokenizer, model.chat_template) = (tokenizer, template);
             Ok(model)
         }
-        Origin::Null => Err(EngineError::Request("the null backend has no model".to_owned())),
+        Origin::Null | Origin::Adapter { .. } => {
+            Err(EngineError::Request("this has no weights of its own".to_owned()))
+        }
     }
 }
 

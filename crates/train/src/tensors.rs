@@ -9,6 +9,7 @@ use formats::{FormatError, Layout, TensorType, safetensors_file};
 use serde_json::{Map, json};
 
 use crate::error::TrainError;
+use crate::model::{Kind, Layout as ModelLayout};
 
 /// A tensor to be written.
 pub(crate) struct Tensor<'a> {
@@ -31,6 +32,18 @@ impl Data<'_> {
             Self::U8(x) => x.len(),
             Self::Scalar(_) => 4,
         }
+    }
+}
+
+impl ModelLayout {
+    /// All parameters under their names.
+    pub(crate) fn views<'a>(&self, parameters: &'a [f32]) -> Vec<Tensor<'a>> {
+        let view = |tensor: &crate::model::Tensor| Tensor {
+            name: tensor.name.clone(),
+            shape: if tensor.kind == Kind::Norm { vec![tensor.cols] } else { vec![tensor.rows, tensor.cols] },
+            data: Data::F32(&parameters[tensor.range.clone()]),
+        };
+        self.tensors.iter().map(view).collect()
     }
 }
 

@@ -6,6 +6,7 @@ mod analyze;
 mod batch;
 mod benchmark;
 mod eval;
+mod finetune;
 mod model;
 mod quantize;
 mod serve;
@@ -25,6 +26,7 @@ pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use eval::{
     ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
 };
+pub(crate) use finetune::{BaseType, FinetuneArgs, FinetuneMethod, FloatArg, MergeArgs};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
 pub(crate) use serve::{ConfigAction, ConfigArgs, DefaultsArgs, LogLevel, ModelsArgs, ServeArgs};
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Tokenizer(TokenizerArgs),
     Data(DataArgs),
     Train(TrainArgs),
+    Finetune(Box<FinetuneArgs>),
+    Merge(MergeArgs),
     Pull(PullArgs),
     Serve(Box<ServeArgs>),
     Keys(KeysArgs),

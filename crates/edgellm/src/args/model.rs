@@ -11,6 +11,9 @@ use clap::{Args, ValueEnum};
 pub(crate) struct ModelArgs {
     /// A file, a folder, a pulled name, or hf:owner/repo[/file]
     pub(crate) model: String,
+    /// Folder of a low-rank adapter, as PEFT and edgellm finetune write it, to run beside the weights
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lora: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

@@ -16,6 +16,10 @@ pub(crate) struct ModelsArgs {
     /// first is the default. To measure the server: null, or synthetic:bitnet-2b and other shapes of edgellm benchmark
     #[arg(long, env = "MODEL_PATH", value_name = "[NAME=]MODEL")]
     pub(crate) model: Vec<String>,
+    /// A low-rank adapter of the first model, a folder as PEFT and edgellm finetune write it: answers under its own name
+    /// and shares the model's weights; may be repeated
+    #[arg(long, value_name = "NAME=DIR")]
+    pub(crate) lora: Vec<String>,
     /// Answer requests for models that are not there with the first one, as llama.cpp's server does
     #[arg(long)]
     pub(crate) any_model_name: bool,

@@ -19,7 +19,8 @@ pub(super) fn model(args: &ModelArgs) -> Result<Model> {
 
 /// The same with the source of a chat template instead of the model's own.
 pub(super) fn model_with_template(args: &ModelArgs, chat_template: Option<String>) -> Result<Model> {
-    named_model(&args.model, &args.run, chat_template)
+    let options = LoadOptions { adapter: args.lora.clone(), ..options(&args.run, chat_template) };
+    Ok(Model::load(&resolve::model(&args.model)?, &options)?)
 }
 
 /// A model by its name, run as the options say.
@@ -52,6 +53,7 @@ pub(super) fn options(run: &RunArgs, chat_template: Option<String>) -> LoadOptio
         realtime: run.realtime,
         only_described: false,
         i2s_layout: run.i2s.map(i2s_layout),
+        adapter: None,
     }
 }
 

@@ -11,11 +11,13 @@ mod config;
 mod convert;
 mod doctor;
 mod eval;
+mod finetune;
 mod generate;
 mod inspect;
 mod keys;
 mod load;
 mod man;
+mod merge;
 mod pull;
 mod quantize;
 mod serve;
@@ -45,6 +47,8 @@ pub(crate) fn run(command: Command, out: &mut Output) -> Result<()> {
         Command::Tokenizer(args) => train::tokenizer(&args, out),
         Command::Data(args) => train::data(&args, out),
         Command::Train(args) => train::train(&args, out),
+        Command::Finetune(args) => finetune::run(&args, out),
+        Command::Merge(args) => merge::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::Serve(args) => serve::run(*args),
         Command::Keys(args) => keys::run(&args, out),

@@ -201,9 +201,16 @@ pub(super) fn models(args: &ModelsArgs) -> Result<Config> {
         let (name, path) = named(model)?;
         Ok(ModelSource { name, origin: Origin::Path(path, Box::new(options.clone())) })
     });
-    let models: Vec<ModelSource> = models.collect::<Result<_>>()?;
-    if models.is_empty() {
+    let mut models: Vec<ModelSource> = models.collect::<Result<_>>()?;
+    let Some(first) = models.first().map(|model| model.name.clone()) else {
         return Err(Failure::new("there is no model", "name one: --model MODEL").into());
+    };
+    for text in &args.lora {
+        let wrong =
+            || Failure::new(format!("--lora {text}: not a name and a folder"), "as in --lora NAME=DIR");
+        let (name, folder) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+        let origin = Origin::Adapter { base: first.clone(), folder: folder.into() };
+        models.push(ModelSource { name: name.to_owned(), origin });
     }
     for (i, model) in models.iter().enumerate() {
         if models[..i].iter().any(|other| other.name == model.name) {

@@ -133,10 +133,10 @@ impl<'m> Layerwise<'m> {
         x: &mut [f32],
         tap: &mut Tap<'_>,
     ) -> Result<(), EngineError> {
-        self.by_batch(x, |model, _, b| {
+        self.by_batch(x, |model, slots, b| {
             load_normed(model, &b.x, &layer.rms_ffn, &mut b.input);
             tap(Input::GateUp, b.input.f32());
-            feed_forward(model, layer, l, b)?;
+            feed_forward(model, layer, l, slots, b)?;
             tap(Input::Down, b.input.f32());
             Ok(())
         })

@@ -73,6 +73,15 @@ impl Directory {
         matrix::matrix(file, info, shape, ternary)
     }
 
+    /// A matrix `[rows, cols]` of numbers as they are; missing is an error.
+    pub(crate) fn plain_matrix(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+    ) -> Result<WeightMatrix, EngineError> {
+        self.matrix(name, shape, Ternary::Plain)
+    }
+
     /// All tensors in order.
     pub(crate) fn summaries(&self) -> Vec<TensorSummary> {
         let summary = |(_, info): &(usize, TensorInfo)| TensorSummary {

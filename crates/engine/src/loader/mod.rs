@@ -29,6 +29,7 @@ use directory::Directory;
 use matrix::Ternary;
 use names::{Global, Naming, Part};
 
+pub(crate) use directory::Directory as TensorDirectory;
 pub use matrix::I2sLayout;
 pub use tokenizers::{TokenizerFormat, TokenizerSource};
 
@@ -177,6 +178,13 @@ fn open_gguf(path: &Path, file: SourceFile, options: &LoadOptions) -> Result<Ope
         chat_template,
         scales: HashMap::new(),
     })
+}
+
+/// The tensors of a safetensors file beside a model.
+pub(crate) fn adapter_tensors(file: SourceFile, tensors: Vec<formats::TensorInfo>) -> TensorDirectory {
+    let mut directory = Directory::new(Naming::HuggingFace);
+    directory.add(file, tensors);
+    directory
 }
 
 /// The folder that a file is in.

@@ -7,7 +7,7 @@ use kernels::attention::{PAGE, Page};
 
 use super::job::{Constraint, Event, Job, Reason, TokenLogprob, Usage};
 use super::logprobs::logprob;
-use super::pages::{Pages, ROOT};
+use super::pages::{Pages, root};
 use super::plan::Pending;
 use crate::batch::LogitsOf;
 use crate::error::EngineError;
@@ -28,6 +28,8 @@ pub(super) struct Entry {
     prompt: usize,
     max_tokens: usize,
     task: Task,
+    /// Index of the adapter that it runs with.
+    adapter: Option<usize>,
     /// Keys and values of the tokens that were run; none while it waits.
     pub(super) cache: Option<KvCache>,
     /// Whether it has computed something since it was started.
@@ -65,6 +67,10 @@ impl Entry {
         if let Some(&id) = job.prompt.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(EngineError::TokenId { id, vocab_size });
         }
+        let adapter = job.adapter.or(model.adapter);
+        if let Some(index) = adapter.filter(|&index| index >= model.adapters.len()) {
+            return Err(EngineError::Request(format!("the model has no adapter {index}")));
+        }
         let known: Vec<u32> = job.prompt.iter().copied().filter(|&id| has_text(model, id)).collect();
         let decoder = model.tokenizer.as_ref().map(|t| t.decoder_after(&known)).transpose()?;
         // The last token of an answer need not be run, so one more fits than there are positions.
@@ -84,9 +90,10 @@ impl Entry {
             ids: job.prompt,
             max_tokens: job.max_tokens.unwrap_or(usize::MAX).min(room),
             task: job.task,
+            adapter,
             cache: None,
             has_run: false,
-            node: ROOT,
+            node: root(adapter),
             remembered: 0,
             sampler,
             decoder,
@@ -111,9 +118,9 @@ impl Entry {
     pub(super) fn start(&mut self, cache: KvCache) {
         self.times.started.get_or_insert_with(Instant::now);
         self.has_run = false;
-        self.node = ROOT;
+        self.node = root(self.adapter);
         self.remembered = 0;
-        self.cache = Some(cache);
+        self.cache = Some(cache.with_adapter(self.adapter));
     }
 
     /// Ends or gives way: its pages.
@@ -143,7 +150,8 @@ impl Entry {
 
     /// Whether `older`, which computes its prompt, will know more of this one's beginning than this one does.
     pub(super) fn waits_for(&self, older: &Self) -> bool {
-        if self.has_run || !self.takes_prefix() || older.pending().decodes {
+        let same = self.adapter == older.adapter;
+        if !same || self.has_run || !self.takes_prefix() || older.pending().decodes {
             return false;
         }
         let common = self.ids.iter().zip(&older.ids).take_while(|(a, b)| a == b).count();

@@ -63,6 +63,8 @@ pub struct Job {
     pub prompt_logprobs: bool,
     /// What the answer must be.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// The adapter that it runs with ([`crate::Model::add_adapter`]); the model's own for `None`.
+    pub adapter: Option<usize>,
 }
 
 impl std::fmt::Debug for Job {

@@ -37,8 +37,14 @@ struct Node {
     used: u64,
 }
 
-/// Parent of the first pages.
-pub(super) const ROOT: u64 = 0;
+/// Parent of the first pages of sequences without an adapter.
+const ROOT: u64 = 0;
+
+/// Parent of the first pages of sequences that run with an adapter, or with none: the same tokens have other keys and values
+/// then. Nodes are numbered from below, these from above.
+pub(super) fn root(adapter: Option<usize>) -> u64 {
+    adapter.map_or(ROOT, |index| u64::MAX - index as u64)
+}
 
 impl Pages {
     /// A budget of `limit` pages.

@@ -95,7 +95,7 @@ impl Params {
 
 fn path(origin: &Origin) -> String {
     match origin {
-        Origin::Path(path, _) => path.display().to_string(),
+        Origin::Path(path, _) | Origin::Adapter { folder: path, .. } => path.display().to_string(),
         Origin::Synthetic(..) | Origin::Null => String::new(),
     }
 }

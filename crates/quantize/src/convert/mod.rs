@@ -147,8 +147,12 @@ pub fn convert(
     write(&model, input, output, target, options, progress)
 }
 
-/// Writes `model`, which was loaded from `input` and may have changed since, to `output` as [`convert`] does.
-pub(crate) fn write(
+/// Writes `model`, which was loaded from `input` row by row ([`KernelFamily::Reference`]) and may have changed since, to
+/// `output` as [`convert`] does.
+///
+/// # Errors
+/// As [`convert`].
+pub fn write(
     model: &Model,
     input: &Path,
     output: &Path,

@@ -115,7 +115,7 @@ pub fn prepare(
         for file in files {
             progress(file);
             each_document(file, &options.field, &mut |document| {
-                if !seen.insert(fingerprint(document)) {
+                if !seen.insert(fingerprint(document.as_bytes())) {
                     report.duplicates += 1;
                     return Ok(());
                 }
@@ -139,9 +139,9 @@ pub fn prepare(
     Ok(report)
 }
 
-/// 128 bits of a document's text (FNV-1a).
-fn fingerprint(text: &str) -> u128 {
-    text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, byte| {
+/// 128 bits of a document's text, or of other bytes (FNV-1a).
+pub(crate) fn fingerprint(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, &byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
     })
 }

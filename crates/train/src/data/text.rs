@@ -104,6 +104,27 @@ fn each_record(
     Ok(())
 }
 
+/// Calls `each` with every line of a file, also compressed, and its number, from 1 on.
+///
+/// # Errors
+/// A file that cannot be read or is not UTF-8, with the line; and what `each` returns.
+pub(crate) fn each_line(
+    path: &Path,
+    each: &mut dyn FnMut(usize, &str) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let (mut file, _) = open(path)?;
+    let mut line = String::new();
+    for at in 1.. {
+        line.clear();
+        let row = |problem: String| TrainError::Row { path: path.to_owned(), line: at, problem };
+        if file.read_line(&mut line).map_err(|e| row(e.to_string()))? == 0 {
+            break;
+        }
+        each(at, &line)?;
+    }
+    Ok(())
+}
+
 /// A whole small file as text.
 pub(crate) fn read_text(path: &Path) -> Result<String, TrainError> {
     let mut text = String::new();

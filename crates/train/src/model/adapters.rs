@@ -24,9 +24,50 @@ pub struct Adapters {
     pub rank: usize,
     /// Factor on what an adapter adds: alpha over the rank.
     pub scale: f32,
+    /// The part of an adapter's inputs that it is not shown while it is trained.
+    pub dropout: f32,
     /// For each tensor of the model.
     of_tensor: Vec<Option<Adapter>>,
     len: usize,
+}
+
+/// Which inputs of adapters are left out: the same whenever a part of a pass is computed anew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dropout {
+    /// The part that is left out.
+    pub(crate) rate: f32,
+    /// Decides which.
+    pub(crate) seed: u64,
+    /// Number of the first token in its batch: who computes it does not matter.
+    pub(crate) first: usize,
+}
+
+impl Dropout {
+    /// Leaves out elements of `x`, `[tokens, cols]`, the input of adapter `id` or its derivative; the others grow to make up
+    /// for them.
+    pub(crate) fn apply(&self, id: Id, cols: usize, x: &mut [f32]) {
+        let least = (f64::from(self.rate) * 65_536.0) as u64;
+        let factor = 1.0 / (1.0 - self.rate);
+        for (token, row) in x.chunks_exact_mut(cols).enumerate() {
+            let mut state = self.seed ^ (id as u64) << 40 ^ (self.first + token) as u64;
+            for four in row.chunks_mut(4) {
+                let mut bits = split_mix(&mut state);
+                for x in four {
+                    *x = if bits & 0xffff < least { 0.0 } else { *x * factor };
+                    bits >>= 16;
+                }
+            }
+        }
+    }
+}
+
+/// The next number of SplitMix64 (Steele, Lea and Flood, 2014).
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 impl Adapters {
@@ -45,7 +86,17 @@ impl Adapters {
             })
         });
         let of_tensor = of_tensor.collect();
-        Self { rank, scale: alpha / rank.max(1) as f32, of_tensor, len }
+        Self { rank, scale: alpha / rank.max(1) as f32, dropout: 0.0, of_tensor, len }
+    }
+
+    /// The last parts of the names of all layers that can have an adapter, each once.
+    pub fn possible(layout: &Layout) -> Vec<String> {
+        let linear = layout.tensors.iter().filter(|tensor| tensor.kind == Kind::Linear);
+        let modules = linear.filter_map(|tensor| tensor.name.strip_suffix(".weight")?.rsplit('.').next());
+        let mut modules: Vec<String> = modules.map(str::to_owned).collect();
+        modules.sort_unstable();
+        modules.dedup();
+        modules
     }
 
     /// Whether a layer whose name ends with `target` has an adapter.

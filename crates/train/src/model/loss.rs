@@ -28,8 +28,8 @@ pub(crate) fn cross_entropy(
     mut backward: Option<(f32, &mut Gradients<'_>, &mut [f32])>,
 ) -> f64 {
     let (dim, vocab) = (weights.shape.dim, weights.shape.vocab_size);
-    let head = View::rows(weights.of(weights.layout.head), dim);
-    let head_range = weights.layout.tensors[weights.layout.head].range.clone();
+    let head = weights.layout.head;
+    let head_range = weights.layout.tensors[head].range.clone();
     let mut total = 0.0;
     for from in (0..targets.ids.len()).step_by(TOKENS) {
         let to = (from + TOKENS).min(targets.ids.len());
@@ -44,8 +44,12 @@ pub(crate) fn cross_entropy(
         }
         logits.resize(tokens * vocab, 0.0);
         let x = View::rows(&hidden[part.clone()], dim);
-        let size = Size { m: tokens, n: vocab, k: dim };
-        room.gemm.multiply(size, x, head.transposed(), Output::Write, logits, vocab);
+        for panel in weights.panels(head) {
+            let size = Size { m: tokens, n: panel.len(), k: dim };
+            let logits = &mut logits[panel.start..];
+            let rows = View::rows(weights.rows(head, panel, &mut room.dense), dim);
+            room.gemm.multiply(size, x, rows.transposed(), Output::Write, logits, vocab);
+        }
         for ((row, &id), &count) in logits.chunks_exact_mut(vocab).zip(ids).zip(counts) {
             if count == 0.0 {
                 row.fill(0.0);
@@ -65,8 +69,14 @@ pub(crate) fn cross_entropy(
         }
         if let Some((_, gradients, d_hidden)) = &mut backward {
             let d_logits = View::rows(logits, vocab);
-            let size = Size { m: tokens, n: dim, k: vocab };
-            room.gemm.multiply(size, d_logits, head, Output::Write, &mut d_hidden[part], dim);
+            let d_hidden = &mut d_hidden[part];
+            for panel in weights.panels(head) {
+                let output = if panel.start == 0 { Output::Write } else { Output::Add };
+                let size = Size { m: tokens, n: dim, k: panel.len() };
+                let d_logits = View::rows(&logits[panel.start..], vocab);
+                let rows = View::rows(weights.rows(head, panel, &mut room.dense), dim);
+                room.gemm.multiply(size, d_logits, rows, output, d_hidden, dim);
+            }
             if let Some(d) = gradients.model.as_deref_mut() {
                 let size = Size { m: vocab, n: dim, k: tokens };
                 let d = &mut d[head_range.clone()];

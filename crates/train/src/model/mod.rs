@@ -6,16 +6,21 @@
 mod adapters;
 mod attention;
 mod elementwise;
+mod frozen;
 mod layer;
 mod layout;
 mod linear;
 mod loss;
+mod nf4;
 mod pass;
 mod round;
 mod shape;
 
 pub use adapters::Adapters;
+pub use frozen::{Frozen, Parameters};
+pub(crate) use frozen::{RowOrder, Stored};
 pub use layout::{Kind, Layout, Tensor};
+pub(crate) use nf4::Nf4;
 pub use pass::{Batch, Network, Wanted};
 pub(crate) use round::round_codes;
 pub use shape::{Activation, Shape, ShapeError};

@@ -5,8 +5,9 @@ use std::thread;
 use kernels::gemm::Precision;
 use kernels::rope::{Pairing, rotation, table_len};
 
-use super::adapters::Adapters;
+use super::adapters::{Adapters, Dropout};
 use super::elementwise::{rms_norm, rms_norm_backward};
+use super::frozen::Parameters;
 use super::layer::{self, Cache, Scratch, Tokens};
 use super::layout::{Kind, Layout};
 use super::linear::{Gradients, Room, Weights};
@@ -62,6 +63,8 @@ pub struct Network {
     recompute: bool,
     /// How the products are made where derivatives are wanted.
     precision: Precision,
+    /// Decides which inputs adapters are not shown.
+    dropout_seed: u64,
 }
 
 /// One thread's room.
@@ -107,8 +110,16 @@ impl Network {
             table[head_dim..].iter_mut().for_each(|sine| *sine = -*sine);
         }
         let workers = (0..threads.max(1)).map(|_| Worker::default()).collect();
-        let (rounded, precision) = (Vec::new(), Precision::F32);
-        Self { shape, layout, rope: (forward, back), workers, rounded, recompute, precision }
+        Self {
+            shape,
+            layout,
+            rope: (forward, back),
+            workers,
+            rounded: Vec::new(),
+            recompute,
+            precision: Precision::F32,
+            dropout_seed: 0,
+        }
     }
 
     /// The network with the products of training made in `precision`. The loss alone is always computed in f32.
@@ -127,37 +138,57 @@ impl Network {
         &self.layout
     }
 
+    /// Chooses anew what adapters are not shown of their inputs ([`Adapters::dropout`]).
+    pub fn seed_dropout(&mut self, seed: u64) {
+        self.dropout_seed = seed;
+    }
+
     /// Mean loss of the batch in nats, by the weights of its positions, and its derivatives if wanted. A batch without
-    /// weight has loss 0. `adapters`: adapters beside the linear layers and their values.
+    /// weight has loss 0. `adapters`: adapters beside the linear layers and their values; inputs are left out where their
+    /// derivatives are wanted. Frozen parameters have none.
     ///
     /// # Panics
     /// When `parameters`, the adapters' values or the wanted derivatives have another length than the layout says, or a
     /// token is outside the vocabulary.
-    pub fn run(
+    pub fn run<'p>(
         &mut self,
-        parameters: &[f32],
+        parameters: impl Into<Parameters<'p>>,
         adapters: Option<(&Adapters, &[f32])>,
         batch: &Batch,
         wanted: Wanted<'_>,
     ) -> f64 {
-        assert_eq!(parameters.len(), self.layout.len(), "parameters of another model");
+        let parameters = parameters.into();
         assert!(batch.seq_len <= self.shape.seq_len, "sequences longer than the context");
         let total = batch.weight();
         let factor = if total > 0.0 { (1.0 / total) as f32 } else { 0.0 };
-        let values = if self.shape.ternary {
-            self.rounded.resize(parameters.len(), 0.0);
-            for tensor in &self.layout.tensors {
-                let (from, to) = (&parameters[tensor.range.clone()], &mut self.rounded[tensor.range.clone()]);
-                match tensor.kind {
-                    Kind::Linear => round_weights(from, to),
-                    Kind::Embedding | Kind::Norm | Kind::Head => to.copy_from_slice(from),
+        let values = match parameters {
+            Parameters::Floats(values) => {
+                assert_eq!(values.len(), self.layout.len(), "parameters of another model");
+                if self.shape.ternary {
+                    self.rounded.resize(values.len(), 0.0);
+                    for tensor in &self.layout.tensors {
+                        let range = tensor.range.clone();
+                        let (from, to) = (&values[range.clone()], &mut self.rounded[range]);
+                        match tensor.kind {
+                            Kind::Linear => round_weights(from, to),
+                            Kind::Embedding | Kind::Norm | Kind::Head => to.copy_from_slice(from),
+                        }
+                    }
+                    Parameters::Floats(&self.rounded)
+                } else {
+                    parameters
                 }
             }
-            &self.rounded[..]
-        } else {
-            parameters
+            // As they were rounded when they were frozen.
+            Parameters::Frozen(_) => parameters,
         };
-        let weights = Weights { shape: &self.shape, layout: &self.layout, values, adapters };
+        let rate = adapters.map_or(0.0, |(adapters, _)| adapters.dropout);
+        let dropout = (rate > 0.0 && matches!(wanted, Wanted::Adapters(_))).then_some(Dropout {
+            rate,
+            seed: self.dropout_seed,
+            first: 0,
+        });
+        let weights = Weights { shape: &self.shape, layout: &self.layout, values, adapters, dropout };
         let sequences = batch.inputs.len() / batch.seq_len.max(1);
         let share = sequences.div_ceil(self.workers.len()).max(1) * batch.seq_len;
         let (rope, recompute, precision) = (&self.rope, self.recompute, self.precision);
@@ -175,6 +206,8 @@ impl Network {
                 Targets { ids: &batch.targets[part.clone()], weights: &batch.weights[part.clone()] };
             let with_gradients = derivatives != (None, None);
             worker.room.gemm.precision = if with_gradients { precision } else { Precision::F32 };
+            let dropout = dropout.map(|dropout| Dropout { first: part.start, ..dropout });
+            let weights = Weights { dropout, ..weights };
             worker.run(weights, tokens, &batch.inputs[part], targets, factor, derivatives, recompute)
         };
         let run = &run;
@@ -227,9 +260,9 @@ impl Worker {
         caches.resize_with(caches.len().max(kept), Cache::default);
         stream.resize_with(shape.n_layers + 1, Vec::new);
         stream.iter_mut().for_each(|x| x.resize(len, 0.0));
-        let embedding = weights.of(layout.embedding);
         for (x, &id) in stream[0].chunks_exact_mut(dim).zip(inputs) {
-            x.copy_from_slice(&embedding[id as usize * dim..][..dim]);
+            let id = id as usize;
+            x.copy_from_slice(weights.rows(layout.embedding, id..id + 1, &mut room.dense));
         }
         for (l, ids) in layout.layers.iter().enumerate() {
             let (before, behind) = stream.split_at_mut(l + 1);

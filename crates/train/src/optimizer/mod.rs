@@ -1,9 +1,11 @@
 //! What makes a step of derivatives.
 
 mod adamw;
+mod clip;
 mod muon;
 mod schedule;
 
 pub use adamw::{AdamW, AdamWOptions};
+pub use clip::clip;
 pub use muon::{Muon, MuonMatrix};
 pub use schedule::{Course, Schedule};

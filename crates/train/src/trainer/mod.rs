@@ -4,8 +4,6 @@ mod config;
 mod export;
 mod state;
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,9 +16,12 @@ use serde::Serialize;
 pub use config::{Config, Stage, Training};
 pub use export::export;
 
+use crate::checkpoint;
 use crate::data::{Sampler, Source, read_text, validation};
 use crate::error::TrainError;
+use crate::log::Log;
 use crate::model::{Batch, Network, Wanted};
+use crate::optimizer::clip;
 use state::State;
 
 /// A training to run.
@@ -154,23 +155,16 @@ impl Run {
             Network::new(shape.clone(), self.threads, training.recompute).with_precision(training.precision);
         let layout = network.layout().clone();
         let mut state = State::new(shape, &layout, training, self.threads);
-        let log_path = self.output.join("log.jsonl");
         if self.resume {
             if state.resume(&self.output, shape, &layout)? {
                 events(&Event::Resumed { step: state.step });
             }
-        } else if !state::checkpoints(&self.output)?.is_empty() {
-            let problem = "holds a training already: --resume goes on with it, another folder begins anew";
-            return Err(TrainError::input(self.output.display().to_string(), problem));
+        } else {
+            checkpoint::check_new(&self.output)?;
         }
-        let mut log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log_path)
-            .map_err(TrainError::io(&log_path))?;
+        let mut log = Log::open(&self.output)?;
         let mut happened = |event: Event| -> Result<(), TrainError> {
-            let line = serde_json::to_string(&event).map_err(|e| TrainError::input("log", e.to_string()))?;
-            writeln!(log, "{line}").map_err(TrainError::io(&log_path))?;
+            log.write(&event)?;
             events(&event);
             Ok(())
         };
@@ -204,15 +198,11 @@ impl Run {
                 let factor = part as f32;
                 d.iter_mut().zip(&part_d).for_each(|(d, p)| *d += factor * p);
             }
-            let gradient = d.iter().map(|&d| f64::from(d).powi(2)).sum::<f64>().sqrt();
+            let gradient = clip(&mut d, training.clip);
             for (what, value) in [("loss", loss), ("gradient", gradient)] {
                 if !value.is_finite() {
                     return Err(TrainError::NotFinite { step: state.step, what, value, checkpoint: saved });
                 }
-            }
-            if training.clip > 0.0 && gradient > f64::from(training.clip) {
-                let factor = (f64::from(training.clip) / gradient) as f32;
-                d.iter_mut().for_each(|d| *d *= factor);
             }
             let factors = schedule.at(state.step);
             state.update(&layout, training, &d, factors);

@@ -1,12 +1,13 @@
 //! What a training has learned so far: parameters, the optimizers' memory, the step; to and from checkpoints.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use super::config::Training;
+use crate::checkpoint;
 use crate::data::{read_text, write_text};
 use crate::error::TrainError;
 use crate::model::{Kind, Layout, Shape};
@@ -113,11 +114,6 @@ impl State {
         self.step += 1;
     }
 
-    /// The folder of the checkpoint of this step.
-    fn folder(output: &Path, step: u64) -> PathBuf {
-        output.join(format!("checkpoint-{step:08}"))
-    }
-
     /// Writes a checkpoint, and takes away all but the last `keep`. It is there whole or not at all.
     pub(crate) fn save(
         &self,
@@ -126,27 +122,7 @@ impl State {
         layout: &Layout,
         keep: usize,
     ) -> Result<(), TrainError> {
-        let folder = Self::folder(output, self.step);
-        let part = output.join(".checkpoint.part");
-        let io = TrainError::io(&part);
-        if part.exists() {
-            std::fs::remove_dir_all(&part).map_err(&io)?;
-        }
-        std::fs::create_dir_all(&part).map_err(&io)?;
-        let tensors: Vec<Tensor<'_>> = layout
-            .tensors
-            .iter()
-            .map(|tensor| Tensor {
-                name: tensor.name.clone(),
-                shape: if tensor.kind == Kind::Norm {
-                    vec![tensor.cols]
-                } else {
-                    vec![tensor.rows, tensor.cols]
-                },
-                data: Data::F32(&self.parameters[tensor.range.clone()]),
-            })
-            .collect();
-        write(&part.join("model.safetensors"), &tensors)?;
+        let tensors = layout.views(&self.parameters);
         let memory = [
             ("adam.mean", &self.adam.mean),
             ("adam.square", &self.adam.square),
@@ -161,21 +137,14 @@ impl State {
                 data: Data::F32(values),
             })
             .collect();
-        write(&part.join("optimizer.safetensors"), &memory)?;
         let saved = Saved { step: self.step, adam_steps: self.adam.steps, model: shape.clone() };
         let json = serde_json::to_string_pretty(&saved)
             .map_err(|e| TrainError::input("state.json", e.to_string()))?;
-        write_text(&part.join("state.json"), &json)?;
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).map_err(TrainError::io(&folder))?;
-        }
-        std::fs::rename(&part, &folder).map_err(TrainError::io(&folder))?;
-        let all = checkpoints(output)?;
-        for &old in &all[..all.len().saturating_sub(keep)] {
-            let old = Self::folder(output, old);
-            std::fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
-        }
-        Ok(())
+        checkpoint::write(output, self.step, keep, |part| {
+            write(&part.join("model.safetensors"), &tensors)?;
+            write(&part.join("optimizer.safetensors"), &memory)?;
+            write_text(&part.join("state.json"), &json)
+        })
     }
 
     /// Takes up the last checkpoint, if there is one, and says whether there was.
@@ -185,8 +154,8 @@ impl State {
         shape: &Shape,
         layout: &Layout,
     ) -> Result<bool, TrainError> {
-        let Some(&last) = checkpoints(output)?.last() else { return Ok(false) };
-        let folder = Self::folder(output, last);
+        let Some(&last) = checkpoint::steps(output)?.last() else { return Ok(false) };
+        let folder = checkpoint::folder(output, last);
         let path = folder.join("state.json");
         let wrong = |problem: String| TrainError::input(path.display().to_string(), problem);
         let saved: Saved = serde_json::from_str(&read_text(&path)?).map_err(|e| wrong(e.to_string()))?;
@@ -206,22 +175,6 @@ impl State {
         (self.step, self.adam.steps) = (saved.step, saved.adam_steps);
         Ok(true)
     }
-}
-
-/// Steps of all checkpoints, the last one last.
-pub(crate) fn checkpoints(output: &Path) -> Result<Vec<u64>, TrainError> {
-    if !output.exists() {
-        return Ok(Vec::new());
-    }
-    let io = TrainError::io(output);
-    let mut steps = Vec::new();
-    for entry in std::fs::read_dir(output).map_err(&io)? {
-        let name = entry.map_err(&io)?.file_name();
-        let step: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("checkpoint-")?.parse().ok());
-        steps.extend(step);
-    }
-    steps.sort_unstable();
-    Ok(steps)
 }
 
 /// A number of the standard normal distribution (Box and Muller).

@@ -1,0 +1,152 @@
+//! `edgellm finetune`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use engine::LoadOptions;
+use indicatif::ProgressBar;
+use quantize::convert::{Options, Target, write};
+use train::base::{FloatType, Storage, load_rows, place};
+use train::data::ExamplesReport;
+use train::finetune::{Event, Finetune, Finished, Method};
+
+use super::load;
+use crate::args::{BaseType, FinetuneArgs, FinetuneMethod};
+use crate::failure::Failure;
+use crate::output::{self, Output};
+use crate::resolve;
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// All linear layers.
+const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Trains, and prints what was written.
+pub(crate) fn run(args: &FinetuneArgs, out: &mut Output) -> Result<()> {
+    let finetune = options(args)?;
+    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
+    let progress = output::step_progress()?;
+    let mut printed = Ok(());
+    let finished = finetune.run(&STOP, &mut |event| {
+        show(event, &progress);
+        if args.json && printed.is_ok() {
+            printed = out.json(event).and_then(|()| out.flush());
+        }
+    });
+    progress.finish_and_clear();
+    let finished = finished?;
+    printed?;
+    let written = match finished {
+        Finished::Stopped => {
+            output::note("stopped: a checkpoint holds what was done, --resume goes on");
+            return Ok(());
+        }
+        Finished::Adapters => args.output.clone(),
+        Finished::Model { layout, parameters } => {
+            let mut model = load_rows(&finetune.base, &finetune.load)?;
+            place(&mut model, &layout, &parameters, FloatType::F16)?;
+            let output = args.output.join("model.gguf");
+            let options = Options { load: finetune.load.clone(), ..Options::default() };
+            let report = write(&model, &finetune.base, &output, Target::Gguf, &options, &mut |_, _, _| ())?;
+            report.notes.iter().for_each(|note| output::note(note));
+            output
+        }
+    };
+    if args.json { Ok(()) } else { out.line(&written.display().to_string()) }
+}
+
+/// The options as the library takes them.
+fn options(args: &FinetuneArgs) -> Result<Finetune> {
+    let quantized = args.method == FinetuneMethod::Qlora;
+    let storage = args.base_type.map(storage);
+    let method = match args.method {
+        FinetuneMethod::Full if storage.is_some() => {
+            let hint = "leave it out, or take --method lora or qlora";
+            return Err(Failure::new("--base-type: nothing is frozen with --method full", hint).into());
+        }
+        FinetuneMethod::Full => Method::Full,
+        FinetuneMethod::Lora | FinetuneMethod::Qlora => Method::Adapters {
+            rank: args.lora_r,
+            alpha: args.lora_alpha,
+            dropout: args.lora_dropout,
+            targets: match args.target_modules.is_empty() {
+                true => TARGETS.map(str::to_owned).to_vec(),
+                false => args.target_modules.clone(),
+            },
+            storage: storage.unwrap_or(if quantized { Storage::Nf4 } else { Storage::F32 }),
+        },
+    };
+    let usual_rate = if method == Method::Full { 2e-5 } else { 2e-4 };
+    Ok(Finetune {
+        base: resolve::model(&args.base_model)?,
+        load: LoadOptions {
+            tokenizer: args.tokenizer.clone(),
+            chat_template: args.chat_template.as_deref().map(load::file).transpose()?,
+            ..LoadOptions::default()
+        },
+        data: args.data.clone(),
+        valid: args.val_data.clone(),
+        output: args.output.clone(),
+        method,
+        epochs: args.epochs,
+        batch_size: args.batch_size,
+        learning_rate: args.learning_rate.unwrap_or(usual_rate),
+        weight_decay: args.weight_decay,
+        warmup: args.warmup,
+        max_length: args.max_length,
+        micro_tokens: args.micro_tokens,
+        recompute: quantized,
+        checkpoint_every: args.checkpoint_every,
+        keep: args.keep,
+        seed: args.seed,
+        threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        resume: args.resume,
+    })
+}
+
+fn storage(kind: BaseType) -> Storage {
+    match kind {
+        BaseType::F32 => Storage::F32,
+        BaseType::File => Storage::File,
+        BaseType::Nf4 => Storage::Nf4,
+        BaseType::Int4 => Storage::Int4,
+        BaseType::Ternary => Storage::Ternary,
+    }
+}
+
+/// An event for the user; the bar draws nothing where there is no terminal.
+fn show(event: &Event, progress: &ProgressBar) {
+    let note = |text: String| progress.suspend(|| output::note(&text));
+    match event {
+        Event::Data { train, valid, steps, trained, parameters } => {
+            progress.set_length(*steps);
+            note(rows("to learn from", train));
+            valid.iter().for_each(|valid| note(rows("to validate on", valid)));
+            note(format!("{trained} of {parameters} parameters are trained, in {steps} steps"));
+        }
+        Event::Resumed { step } => {
+            progress.set_position(*step);
+            progress.reset_eta();
+            note(format!("step {step}: going on from the checkpoint"));
+        }
+        Event::Step { step, loss, tokens_per_second, .. } => {
+            progress.set_position(*step);
+            progress.set_message(format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s"));
+        }
+        Event::Validation { step, nll } => note(format!("step {step}: validation nll {nll:.6}")),
+        Event::Checkpoint { step } => note(format!("step {step}: checkpoint")),
+    }
+}
+
+fn rows(what: &str, report: &ExamplesReport) -> String {
+    let ExamplesReport { rows, cut, left_out, tokens, answer_tokens } = report;
+    let mut text = format!("{rows} rows {what}: {tokens} tokens, {answer_tokens} of them answers");
+    if *cut > 0 {
+        text += &format!("; {cut} rows are too long and were cut off (--max-length)");
+    }
+    if *left_out > 0 {
+        text += &format!("; {left_out} rows, of whose answers nothing would be left, were left out");
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! The example from data to device on a model that is made on the spot, and what the commands refuse.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests stand outside #[test] functions"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+
+fn edgellm(folder: &Path, args: &str) -> Output {
+    let mut command = Command::new(cargo_bin("edgellm"));
+    command.args(args.split_whitespace()).current_dir(folder);
+    command.output().unwrap()
+}
+
+fn done(folder: &Path, args: &str) -> String {
+    let output = edgellm(folder, args);
+    assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
+}
+
+const CONFIG: &str = "
+[model]
+dim = 64
+hidden_dim = 128
+n_layers = 2
+n_heads = 4
+n_kv_heads = 2
+vocab_size = 400
+seq_len = 128
+activation = 'silu'
+sub_norms = false
+ternary = false
+
+[training]
+steps = 30
+batch_tokens = 512
+learning_rate = 0.01
+muon_learning_rate = 0.02
+";
+
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}\n{% endfor %}\
+                        {% if add_generation_prompt %}assistant: {% endif %}";
+
+/// A small Llama that has read the example's rows as text, with a chat template.
+fn model(folder: &Path) -> PathBuf {
+    let rows = fs::read_to_string(examples().join("fine-tune/train.jsonl")).unwrap();
+    let rows = rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap());
+    let text: String = rows
+        .map(|r| format!("user: {}\nassistant: \n<|endoftext|>\n", r["prompt"].as_str().unwrap()))
+        .collect();
+    fs::write(folder.join("text.txt"), text).unwrap();
+    fs::write(folder.join("config.toml"), CONFIG).unwrap();
+    done(folder, "tokenizer train --data text.txt --vocab-size 400 --output tokenizer.json");
+    done(folder, "data prepare --input text.txt --tokenizer tokenizer.json --output text");
+    done(folder, "train --config config.toml --data text --output base --threads 2");
+    let model = folder.join("base/model");
+    fs::write(model.join("chat_template.jinja"), TEMPLATE).unwrap();
+    model
+}
+
+#[test]
+fn the_example_goes_from_data_to_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let model = model(folder);
+    if Command::new("python3").arg("--version").output().is_err() {
+        return println!("skipped: the example needs python3");
+    }
+    let script = Command::new("bash")
+        .arg(examples().join("fine-tune.sh"))
+        .args([&model, &folder.join("out")])
+        .env("EDGELLM", cargo_bin("edgellm"))
+        .env("FINETUNE_OPTIONS", "--epochs 4 --learning-rate 0.01 --threads 2")
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&script.stdout), String::from_utf8_lossy(&script.stderr));
+    println!("{out}{err}");
+    assert!(script.status.success());
+    for name in ["before", "adapter", "korrin"] {
+        assert!(out.contains(&format!("{name}: ")) && out.contains("of 24 answers are right"), "{out}");
+    }
+    let log = fs::read_to_string(folder.join("out/adapter/log.jsonl")).unwrap();
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let nll: Vec<f64> =
+        events.iter().filter(|e| e["event"] == "validation").map(|e| e["nll"].as_f64().unwrap()).collect();
+    assert!(nll.len() == 5 && nll[4] < nll[0] - 0.5, "{nll:?}");
+
+    // Unmerged and merged say the same; the unadapted model something else.
+    let answer = |model: &str| {
+        let options = "--prompt What -t 0 -n 24 --activations f32 --kv-cache f32 --ignore-eos";
+        done(folder, &format!("generate {model} {options}"))
+    };
+    done(folder, "merge --base-model base/model --adapter out/adapter --output f32.gguf --dtype f32");
+    let merged = answer("f32.gguf");
+    assert_eq!(answer("base/model --lora out/adapter"), merged);
+    assert_ne!(answer("base/model"), merged);
+}
+
+#[test]
+fn what_is_refused_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("rows.jsonl"), "{\"prompt\": \"a\"}\n").unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models");
+    let says = |args: &str| {
+        let output =
+            edgellm(folder, &args.replace("MODEL", &models.join("qwen2-tiny").display().to_string()));
+        assert_eq!(output.status.code(), Some(1), "{args}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let finetune = "finetune --base-model MODEL --data rows.jsonl --output out";
+    assert!(says(finetune).contains("architecture: qwen2 cannot be trained"));
+    assert!(says(&format!("{finetune} --method full --base-type nf4")).contains("nothing is frozen"));
+    assert!(
+        says("merge --base-model MODEL --adapter nowhere --output a.gguf").contains("adapter_config.json")
+    );
+    assert!(
+        says("merge --base-model MODEL --adapter nowhere --output a").contains("does not tell the container")
+    );
+    assert!(says("generate MODEL --lora nowhere --prompt a").contains("adapter_config.json"));
+    assert!(says("serve --no-auth --model MODEL --lora nowhere").contains("not a name and a folder"));
+}
