@@ -4,6 +4,7 @@
 //! error in how it was asked. A reader that closes the pipe is no error.
 
 mod args;
+mod built_in;
 mod commands;
 mod failure;
 mod hub;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(err) => return output::usage(&err),
     };
+    built_in::provide();
     let mut out = Output::new();
     let result = commands::run(cli.command, &mut out).and_then(|()| out.flush());
     match result {

@@ -4,16 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::built_in;
 use crate::failure::Failure;
 use crate::hub::{self, Cache, Hub, Location, NAMES};
 use crate::output;
 
-/// Finds a MODEL argument: an existing path wins, then `hf:…` (pulled when it is not in the cache), then a name
-/// that was pulled before.
+/// Finds a MODEL argument: an existing path wins, then the model that the program carries, then `hf:…` (pulled when it is
+/// not in the cache), then a name that was pulled before.
 pub(crate) fn model(text: &str) -> Result<PathBuf> {
     let path = PathBuf::from(text);
     if path.exists() {
         return Ok(path);
+    }
+    if text == built_in::NAME {
+        return Ok(built_in::PATH.into());
     }
     if let Some(text) = text.strip_prefix("hf:") {
         let location = Location::parse(text)?;
@@ -30,7 +34,8 @@ pub(crate) fn model(text: &str) -> Result<PathBuf> {
         return Ok(cached.ok_or_else(missing)?);
     }
     let names = NAMES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
-    let hint = format!("MODEL is a file, a folder, hf:owner/repo[/file], or one of {names}");
+    let own = built_in::NAME;
+    let hint = format!("MODEL is a file, a folder, hf:owner/repo[/file], {own}, or one of {names}");
     Err(Failure::new(format!("{text}: no such file or folder, and no name of a model"), hint).into())
 }
 

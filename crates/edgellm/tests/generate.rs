@@ -32,6 +32,18 @@ fn stories_are_those_of_run_c() {
     }
 }
 
+/// The model that the program carries is the file in `models/`, and small.
+#[test]
+fn without_a_model_the_program_takes_the_one_that_it_carries() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/stories.gguf");
+    assert!(file.metadata().unwrap().len() <= 6_000_000);
+    let args = ["--prompt", "Once upon a time", "-n", "40"];
+    let text = stdout(&generate(file.to_str().unwrap(), &args));
+    assert!(text.split_whitespace().count() > 20, "{text}");
+    assert_eq!(stdout(&[&["generate"][..], &GREEDY, &args].concat()), text);
+    assert_eq!(stdout(&generate("stories", &args)), text);
+}
+
 #[test]
 fn ids_are_the_golden_ones() {
     for (name, model) in [

@@ -36,13 +36,15 @@ fn flags_go_before_the_environment_and_that_before_the_file() {
         .stdout(contains(":1002").and(contains("null: {\"tokens_per_minute\":9}")));
     check(Some("1002"), &["--port", "1003", "--host", "::1"]).success().stdout(contains("[::1]:1003"));
     check(None, &["--jwks", "/nowhere", "--jwt-algorithm", "rs256"]).code(1).stderr(contains("/nowhere"));
+    // Without a model it is the one that the program carries.
+    write("");
+    check(None, &[]).success().stdout(contains("stories"));
     for (text, problem) in [
         ("prot = 1", "unknown field `prot`"),
         ("port = 99999", "port"),
         ("[limits.default]\nrequests_per_hour = 1", "requests_per_hour"),
         ("[limits.default]\nbudget_days = 0", "limits.default: budget_days"),
         ("[jwt]\nalgorithm = \"none\"", "none"),
-        ("", "there is no model"),
     ] {
         write(text);
         check(None, &[]).code(1).stderr(contains(problem));

@@ -45,6 +45,6 @@ pub use kv_cache::{KvCache, KvType};
 pub use loader::{I2sLayout, TokenizerFormat, TokenizerSource, names};
 pub use model::{LoadOptions, MemoryEstimate, Model, ModelInfo, TensorSummary};
 pub use sequence::{EachLogits, Sequence};
-pub use source::SourceFile;
+pub use source::{BuiltIn, SourceFile};
 pub use stored::StoredType;
 pub use weights::ActivationMode;

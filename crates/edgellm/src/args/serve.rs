@@ -13,7 +13,7 @@ use super::{AccessArgs, RunArgs};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelsArgs {
     /// A file, a folder, a pulled name, or hf:owner/repo[/file], with a name before it if wished; may be repeated, the
-    /// first is the default. To measure the server: null, or synthetic:bitnet-2b and other shapes of edgellm benchmark
+    /// first is the default. Without one the small model that the program carries. To measure the server: null, or synthetic:bitnet-2b and other shapes of edgellm benchmark
     #[arg(long, env = "MODEL_PATH", value_name = "[NAME=]MODEL")]
     pub(crate) model: Vec<String>,
     /// A low-rank adapter of the first model, a folder as PEFT and edgellm finetune write it: answers under its own name

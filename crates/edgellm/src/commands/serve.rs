@@ -21,6 +21,7 @@ use ureq::http::{Request, Response};
 use super::config::{File, FileLimits};
 use super::{access, load, system};
 use crate::args::{DefaultsArgs, LogLevel, ModelsArgs, ServeArgs};
+use crate::built_in;
 use crate::failure::Failure;
 use crate::output;
 use crate::resolve;
@@ -194,7 +195,9 @@ fn log(level: LogLevel) -> Option<Log> {
 pub(super) fn models(args: &ModelsArgs) -> Result<Config> {
     let template = args.chat_template.as_deref().map(load::file).transpose()?;
     let options = load::options(&args.run, template);
-    let models = args.model.iter().map(|model| {
+    let carried = [built_in::NAME.to_owned()];
+    let named_models = if args.model.is_empty() { &carried[..] } else { &args.model };
+    let models = named_models.iter().map(|model| {
         if let Some(source) = measured(model, &options) {
             return Ok(source);
         }
@@ -202,9 +205,7 @@ pub(super) fn models(args: &ModelsArgs) -> Result<Config> {
         Ok(ModelSource { name, origin: Origin::Path(path, Box::new(options.clone())) })
     });
     let mut models: Vec<ModelSource> = models.collect::<Result<_>>()?;
-    let Some(first) = models.first().map(|model| model.name.clone()) else {
-        return Err(Failure::new("there is no model", "name one: --model MODEL").into());
-    };
+    let first = models.first().map(|model| model.name.clone()).unwrap_or_default();
     for text in &args.lora {
         let wrong =
             || Failure::new(format!("--lora {text}: not a name and a folder"), "as in --lora NAME=DIR");

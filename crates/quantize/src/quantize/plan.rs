@@ -44,7 +44,17 @@ impl Plan {
         let mut plan = Self::default();
         let weights = &model.weights;
         if options.format == Format::Bitnet && model.config.int8_linear {
-            plan.notes.push("a BitNet model: repacked without loss".to_owned());
+            plan.notes.push("a BitNet model: its linear layers are repacked without loss".to_owned());
+            if options.embedding.is_some() || options.head.is_some() {
+                let (embedding, head) = vocabulary_types(model, target, options)?;
+                let asked = |was: Option<RowType>, becomes| was.and(becomes);
+                let embedding =
+                    if weights.wcls.is_none() { embedding } else { asked(options.embedding, embedding) };
+                plan.vocabulary(&weights.token_embedding, embedding, "token_embedding", target, options)?;
+                if let Some(wcls) = &weights.wcls {
+                    plan.vocabulary(wcls, asked(options.head, head), "wcls", target, options)?;
+                }
+            }
             return Ok(plan);
         }
         let (embedding, head) = vocabulary_types(model, target, options)?;

@@ -135,8 +135,11 @@ impl Grid {
         if largest == 0.0 || !largest.is_finite() {
             return 0.0;
         }
-        // Where the codes reach farther on one side, the largest weight is on that side.
-        let full = if self.min < -self.max { largest / self.min } else { largest.abs() / self.max };
+        // Where the codes reach farther on one side, either side may be the one for the largest weight.
+        let (full, other) = match self.min < -self.max {
+            true => (largest / self.min, Some(largest / self.max)),
+            false => (largest.abs() / self.max, None),
+        };
         let error = |scale: f32| -> f32 {
             let inverse = 1.0 / scale;
             let each = weights.iter().zip(importance).map(|(&w, &importance)| {
@@ -148,8 +151,11 @@ impl Grid {
         // Few levels cut off many weights.
         let least = if self.max < 2.0 { 0.2 } else { 0.5 };
         let steps = if self.max < 2.0 { 40 } else { 30 };
-        let candidates = (0..=steps).map(|i| {
-            let scale = self.round_scale(full * (1.06 - (1.06 - least) * i as f32 / steps as f32));
+        let candidates = std::iter::once(full).chain(other).flat_map(|full| {
+            (0..=steps).map(move |i| full * (1.06 - (1.06 - least) * i as f32 / steps as f32))
+        });
+        let candidates = candidates.map(|scale| {
+            let scale = self.round_scale(scale);
             (if scale == 0.0 { f32::INFINITY } else { error(scale) }, scale)
         });
         candidates.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(0.0, |(_, scale)| scale)
