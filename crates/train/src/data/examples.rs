@@ -211,7 +211,7 @@ impl Encoding<'_> {
                 if end < 2 {
                     return Err("text is a single token, which nothing can be learned from".to_owned());
                 }
-                Ok((ids, vec![1..end]))
+                Ok((ids, std::iter::once(1..end).collect()))
             }
             (Row::Chat(messages), Some(template)) => self.chat(template, messages),
             (Row::Chat(_), None) => {
@@ -234,7 +234,7 @@ impl Encoding<'_> {
                 }
                 ids.extend(self.end());
                 let end = ids.len();
-                Ok((ids, vec![start..end]))
+                Ok((ids, std::iter::once(start..end).collect()))
             }
         }
     }

@@ -64,7 +64,7 @@ mod tests {
         let row = |line: usize, n: usize| Example {
             line,
             ids: (0..n).map(|i| (100 * line + i) as u32).collect(),
-            answers: vec![n / 2..n],
+            answers: std::iter::once(n / 2..n).collect(),
         };
         let rows: Vec<Example> =
             [5, 9, 2, 14, 3, 7].iter().enumerate().map(|(i, &n)| row(i + 1, n)).collect();
