@@ -86,9 +86,12 @@ fn the_example_goes_from_data_to_answers() {
     let (out, err) = (String::from_utf8_lossy(&script.stdout), String::from_utf8_lossy(&script.stderr));
     println!("{out}{err}");
     assert!(script.status.success());
-    for name in ["before", "adapter", "korrin"] {
-        assert!(out.contains(&format!("{name}: ")) && out.contains("of 24 answers are right"), "{out}");
-    }
+    let told = |name: &str| {
+        let line = out.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.filter(|line| line.contains("of 24 answers are right")).map(str::to_owned)
+    };
+    let [before, adapter, merged] = ["before", "adapter", "korrin"].map(told);
+    assert!(merged.is_some() && before.is_some() && adapter.is_some_and(|a| Some(a) != before), "{out}");
     let log = fs::read_to_string(folder.join("out/adapter/log.jsonl")).unwrap();
     let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let nll: Vec<f64> =

@@ -5,11 +5,13 @@ use std::alloc::System;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use adapters::{ALL, adapter};
 use engine::generate::{GenerateOptions, generate};
 use engine::sampler::Sampling;
 use engine::{KvType, LoadOptions, Model, Sequence};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
+mod adapters;
 #[path = "../../kernels/tests/data/mod.rs"]
 mod data;
 
@@ -85,5 +87,10 @@ fn two_hundred_tokens_are_decoded_without_an_allocation() {
             let least = (0..3).map(|_| allocations(&model, sampling.clone())).min();
             assert_eq!(least, Some(0), "{threads} threads, {kv_type:?}");
         }
+        let adapted = folder.path().join("adapter");
+        adapter(&adapted, &model, &ALL, 1.0);
+        let model = Model::load(&path, &LoadOptions { adapter: Some(adapted), ..options }).unwrap();
+        let least = (0..3).map(|_| allocations(&model, Sampling::greedy())).min();
+        assert_eq!(least, Some(0), "{threads} threads, {kv_type:?}, with an adapter");
     }
 }

@@ -5,12 +5,14 @@
     reason = "helpers of tests stand outside #[test] functions"
 )]
 
+mod adapters;
 mod data;
 #[path = "../../kernels/tests/npz/mod.rs"]
 mod npz;
 
 use std::path::{Path, PathBuf};
 
+use adapters::{ALL, adapter};
 use engine::scheduler::{Event, Job, Limits, Scheduler};
 use engine::{ActivationMode, KernelFamily, KvType, LoadOptions, Model, Sequence};
 use kernels::row::RowType;
@@ -63,43 +65,6 @@ fn logits_are_those_of_peft_whatever_the_order_of_rows() {
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models").join(name)
 }
-
-/// An adapter of rank 3 for a model, beside those of its linear layers whose names end so.
-fn adapter(folder: &Path, model: &Model, targets: &[&str], seed: f32) {
-    let c = &model.config;
-    let sizes = [
-        ("self_attn.q_proj", c.q_dim(), c.dim),
-        ("self_attn.k_proj", c.kv_dim(), c.dim),
-        ("self_attn.v_proj", c.kv_dim(), c.dim),
-        ("self_attn.o_proj", c.dim, c.q_dim()),
-        ("mlp.gate_proj", c.hidden_dim, c.dim),
-        ("mlp.up_proj", c.hidden_dim, c.dim),
-        ("mlp.down_proj", c.dim, c.hidden_dim),
-    ];
-    let noise = |n: usize, of: f32| -> Vec<u8> {
-        (0..n).flat_map(|i| ((i as f32 * 0.37 + of).sin() * 0.2).to_le_bytes()).collect()
-    };
-    let mut tensors = Vec::new();
-    for l in 0..c.n_layers {
-        for (module, rows, cols) in sizes.iter().filter(|(m, ..)| targets.iter().any(|t| m.ends_with(t))) {
-            let name = format!("base_model.model.model.layers.{l}.{module}");
-            let of = seed + l as f32 + *rows as f32;
-            tensors.push((format!("{name}.lora_A.weight"), vec![3, *cols], noise(3 * cols, of)));
-            tensors.push((format!("{name}.lora_B.weight"), vec![*rows, 3], noise(3 * rows, of + 0.5)));
-        }
-    }
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
-    });
-    std::fs::create_dir_all(folder).unwrap();
-    std::fs::write(folder.join("adapter_model.safetensors"), safetensors::serialize(views, None).unwrap())
-        .unwrap();
-    let config =
-        serde_json::json!({ "peft_type": "LORA", "r": 3, "lora_alpha": 6, "target_modules": targets });
-    std::fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
-}
-
-const ALL: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 #[test]
 fn unmerged_is_merged() {
