@@ -97,6 +97,7 @@ fn the_example_goes_from_data_to_answers() {
     let nll: Vec<f64> =
         events.iter().filter(|e| e["event"] == "validation").map(|e| e["nll"].as_f64().unwrap()).collect();
     assert!(nll.len() == 5 && nll[4] < nll[0] - 0.5, "{nll:?}");
+    assert!(fs::read_to_string(folder.join("out/adapter/report.html")).unwrap().contains("<svg"));
 
     // Unmerged and merged say the same; the unadapted model something else.
     let answer = |model: &str| {

@@ -101,6 +101,8 @@ fn a_training_that_is_killed_ends_like_one_that_is_not() {
     let (whole, nll) = log(&folder.join("whole"));
     assert!(whole[59] < whole[0] - 1.0, "{whole:?}");
     assert_eq!(log(&folder.join("killed")), (whole, nll));
+    let page = fs::read_to_string(folder.join("killed/report.html")).unwrap();
+    assert!(page.matches("<svg").count() >= 5 && page.ends_with("</html>\n"), "{page}");
 
     let found =
         edgellm(folder, "eval perplexity whole/model --file valid.txt --stride full --context 64 --json");

@@ -92,8 +92,8 @@ pub(crate) struct DataPrepareArgs {
 
 /// Train a model from scratch.
 ///
-/// The folder gets checkpoints, log.jsonl and, at each checkpoint, the model as it is in model/, which generate, eval,
-/// serve and quantize read. Ctrl-C writes a checkpoint and stops.
+/// The folder gets checkpoints, log.jsonl and, at each checkpoint, report.html with the course in plots and the model as it is
+/// in model/, which generate, eval, serve and quantize read. Ctrl-C writes a checkpoint and stops.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

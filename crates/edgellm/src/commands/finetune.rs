@@ -10,7 +10,7 @@ use train::base::{FloatType, Storage, load_rows, place};
 use train::data::ExamplesReport;
 use train::finetune::{Event, Finetune, Finished, Method};
 
-use super::load;
+use super::{load, training_page};
 use crate::args::{BaseType, FinetuneArgs, FinetuneMethod};
 use crate::failure::Failure;
 use crate::output::{self, Output};
@@ -27,9 +27,12 @@ pub(crate) fn run(args: &FinetuneArgs, out: &mut Output) -> Result<()> {
     let finetune = options(args)?;
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
     let progress = output::step_progress()?;
-    let mut printed = Ok(());
+    let (mut printed, mut page) = (Ok(()), Ok(()));
     let finished = finetune.run(&STOP, &mut |event| {
         show(event, &progress);
+        if matches!(event, Event::Checkpoint { .. }) && page.is_ok() {
+            page = training_page::write(&args.output, &format!("{args:#?}"));
+        }
         if args.json && printed.is_ok() {
             printed = out.json(event).and_then(|()| out.flush());
         }
@@ -37,6 +40,7 @@ pub(crate) fn run(args: &FinetuneArgs, out: &mut Output) -> Result<()> {
     progress.finish_and_clear();
     let finished = finished?;
     printed?;
+    page?;
     let written = match finished {
         Finished::Stopped => {
             output::note("stopped: a checkpoint holds what was done, --resume goes on");

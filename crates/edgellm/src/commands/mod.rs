@@ -13,17 +13,20 @@ mod doctor;
 mod eval;
 mod finetune;
 mod generate;
+mod html;
 mod inspect;
 mod keys;
 mod load;
 mod man;
 mod merge;
+mod plots;
 mod pull;
 mod quantize;
 mod serve;
 mod system;
 mod tokenize;
 mod train;
+mod training_page;
 
 use anyhow::Result;
 

@@ -14,6 +14,7 @@ use train::TrainError;
 use train::data::{PrepareOptions, learn, prepare};
 use train::trainer::{Config, Ended, Event, Run};
 
+use super::{load, training_page};
 use crate::args::{
     DataArgs, DataCommand, DataPrepareArgs, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs, TrainArgs,
 };
@@ -69,9 +70,13 @@ pub(crate) fn train(args: &TrainArgs, out: &mut Output) -> Result<()> {
         .context("cannot catch Ctrl-C")?;
     let progress = output::step_progress()?;
     progress.set_length(run.config.training.steps);
-    let mut printed = Ok(());
+    let config = load::file(&args.config)?;
+    let (mut printed, mut page) = (Ok(()), Ok(()));
     let ended = run.train(&STOP, &mut sample, &mut |event| {
         show(event, &progress);
+        if matches!(event, Event::Checkpoint { .. }) && page.is_ok() {
+            page = training_page::write(&args.output, &config);
+        }
         if args.json && printed.is_ok() {
             printed = out.json(event).and_then(|()| out.flush());
         }
@@ -79,6 +84,7 @@ pub(crate) fn train(args: &TrainArgs, out: &mut Output) -> Result<()> {
     progress.finish_and_clear();
     let ended = ended?;
     printed?;
+    page?;
     if ended == Ended::Stopped {
         output::note("stopped: a checkpoint holds what was done, --resume goes on");
     }

@@ -2,7 +2,6 @@
 
 mod measure;
 mod page;
-mod plots;
 mod report;
 mod table;
 mod variants;
@@ -15,7 +14,7 @@ use engine::eval::{Stride, perplexity};
 use engine::synthetic::{Shape, Synthetic};
 use engine::{Model, StoredType};
 
-use super::{load, system};
+use super::{html, load, system};
 use crate::args::{BenchmarkArgs, ShapeArg, TypeArg};
 use crate::output::Output;
 use crate::resolve;
@@ -52,7 +51,7 @@ pub(crate) fn run(args: &BenchmarkArgs, out: &mut Output) -> Result<()> {
     }
     if let Some(path) = &args.html {
         let page = page::render(&report, &plan, &measured, other.as_ref())?;
-        page::write(path, &page)?;
+        html::write(path, &page)?;
     }
     if args.json {
         report.profile = ProfileReport::new(&measured);

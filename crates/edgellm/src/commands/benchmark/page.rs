@@ -2,19 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::Path;
 
-use anyhow::{Context, Result};
-use formats::writer::AtomicFile;
+use anyhow::Result;
 
 use super::measure::{Measured, Plan};
-use super::plots;
 use super::report::Report;
-
-const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}\
-table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ddd;padding:.25em 1em .25em 0;text-align:left}\
-td.n{text-align:right;font-variant-numeric:tabular-nums}svg{max-width:100%;height:auto}";
+use crate::commands::html::{STYLE, escaped};
+use crate::commands::plots;
 
 /// The page. With an earlier report, its figures stand beside those of this run.
 pub(super) fn render(
@@ -47,14 +41,6 @@ pub(super) fn render(
     page.push_str(&plots::points("Time of each token", "token", "ms", &gaps)?);
     page.push_str("</body></html>\n");
     Ok(page)
-}
-
-/// Writes the page; it appears when it is whole.
-pub(super) fn write(path: &Path, page: &str) -> Result<()> {
-    let cannot_write = || format!("{}: cannot write", path.display());
-    let mut file = AtomicFile::create(path).with_context(cannot_write)?;
-    file.write_all(page.as_bytes()).with_context(cannot_write)?;
-    file.commit().with_context(cannot_write)
 }
 
 fn speeds(name: &str, this: &BTreeMap<usize, f64>, other: Option<&BTreeMap<usize, f64>>) -> Result<String> {
@@ -100,19 +86,4 @@ fn table(page: &mut String, report: &Report, other: Option<&Report>) -> Result<(
 
 fn number(value: f64) -> String {
     if value.is_nan() { "not known".to_owned() } else { format!("{value:.2}") }
-}
-
-/// Text that may stand between tags.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_become_tags() {
-        assert_eq!(escaped("<b> & co"), "&lt;b&gt; &amp; co");
-    }
 }

@@ -64,6 +64,46 @@ pub(super) fn points(title: &str, x: &str, y: &str, values: &[f64]) -> anyhow::R
     })
 }
 
+/// A line through the points of each series, by their names.
+pub(super) fn lines(
+    title: &str,
+    x: &str,
+    y: &str,
+    series: &[(String, Vec<(f64, f64)>)],
+) -> anyhow::Result<String> {
+    drawn(|area| {
+        let points = || series.iter().flat_map(|(_, points)| points).filter(|(_, y)| y.is_finite());
+        let last = points().map(|p| p.0).fold(1.0, f64::max);
+        let (least, most) =
+            points().fold((f64::INFINITY, f64::NEG_INFINITY), |r, p| (r.0.min(p.1), r.1.max(p.1)));
+        let (least, most) = if least <= most { (least, most) } else { (0.0, 1.0) };
+        let room = ((most - least) * 0.05).max(most.abs() * 1e-3).max(1e-9);
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, ("sans-serif", 16))
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(56)
+            .build_cartesian_2d(0.0..last, least - room..most + room)?;
+        chart.configure_mesh().x_desc(x).y_desc(y).draw()?;
+        for (i, (name, points)) in series.iter().enumerate() {
+            let color = Palette99::pick(i).to_rgba();
+            let points: Vec<(f64, f64)> = points.iter().copied().filter(|(_, y)| y.is_finite()).collect();
+            let drawn = chart.draw_series([PathElement::new(points, color)])?;
+            if series.len() > 1 {
+                drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
+            }
+        }
+        if series.len() > 1 {
+            chart
+                .configure_series_labels()
+                .background_style(WHITE.mix(0.8))
+                .border_style(BLACK.mix(0.3))
+                .draw()?;
+        }
+        Ok(())
+    })
+}
+
 /// An SVG that `draw` has drawn.
 fn drawn(draw: impl FnOnce(&Area<'_>) -> Drawn) -> anyhow::Result<String> {
     let mut svg = String::new();
