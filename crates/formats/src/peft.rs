@@ -65,8 +65,9 @@ impl PeftConfig {
         }
         let rank = value["r"].as_u64().filter(|r| (1..=MAX_RANK).contains(r));
         let rank = rank.ok_or_else(|| wrong(format!("r {} is not between 1 and {MAX_RANK}", value["r"])))?;
-        let alpha = value["lora_alpha"].as_f64();
-        let alpha = alpha.ok_or_else(|| wrong(format!("lora_alpha {} is no number", value["lora_alpha"])))?;
+        let alpha = value["lora_alpha"].as_f64().filter(|&alpha| (alpha as f32).is_finite());
+        let alpha =
+            alpha.ok_or_else(|| wrong(format!("lora_alpha {} is no number of f32", value["lora_alpha"])))?;
         let names = value["target_modules"].as_array().and_then(|list| {
             list.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
         });

@@ -56,6 +56,13 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let index =
         r#"{"metadata":{"total_size":22},"weight_map":{"a":"model-00001-of-00002.safetensors","b":"x"}}"#;
     seeds.push(("shard_index", "two".into(), index.into()));
+    for (name, vocab_size) in [("narrow", 300), ("wide", 1 << 17)] {
+        let mut shard = Vec::new();
+        formats::token_shard::write(&mut shard, vocab_size, 20, &[2, 2, 5], &[7, 299, 0, 1, 2]).unwrap();
+        seeds.push(("token_shard", name.into(), shard));
+    }
+    let adapter = r#"{"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":["q_proj","v_proj"],"bias":"none","rank_pattern":{},"use_rslora":true}"#;
+    seeds.push(("peft_config", "lora".into(), adapter.into()));
     seeds
 }
 
@@ -130,6 +137,8 @@ fn seeds_are_accepted() {
         let problem = match target {
             "gguf" => formats::gguf::Gguf::parse(&bytes).err(),
             "safetensors" => formats::safetensors_file::parse(&bytes).err(),
+            "token_shard" => formats::token_shard::TokenShard::parse(&bytes).err(),
+            "peft_config" => formats::peft::PeftConfig::parse(&bytes).err(),
             "shard_index" => formats::hf::ShardIndex::parse(&bytes).err(),
             "hf_config" if name == "generation" => formats::hf::generation_eos_ids(&bytes).err(),
             "hf_config" => formats::hf::HfConfig::parse(&bytes).err(),
