@@ -5,12 +5,14 @@
     reason = "helpers of tests stand outside #[test] functions"
 )]
 
+mod guarded;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use assert_cmd::cargo::cargo_bin;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn edgellm(folder: &Path, args: &str) -> Output {
     let mut command = Command::new(cargo_bin("edgellm"));
@@ -108,6 +110,29 @@ fn the_example_goes_from_data_to_answers() {
     let merged = answer("f32.gguf");
     assert_eq!(answer("base/model --lora out/adapter"), merged);
     assert_ne!(answer("base/model"), merged);
+    served(folder);
+}
+
+/// A server answers by the name of the model or of its adapter, in any order, as `generate` does.
+fn served(folder: &Path) {
+    let options = "-t 0 -n 24 --activations f32 --kv-cache f32";
+    let base = done(folder, &format!("generate base/model --prompt What {options}"));
+    let adapted = done(folder, &format!("generate base/model --lora out/adapter --prompt What {options}"));
+    assert_ne!(base, adapted);
+    let place = |name: &str, path: &str| format!("{name}={}", folder.join(path).display());
+    let (model, adapter) = (place("base", "base/model"), place("korrin", "out/adapter"));
+    let args =
+        ["--no-auth", "--model", &model, "--lora", &adapter, "--activations", "f32", "--kv-cache", "f32"];
+    let server = guarded::Server::start_with(folder, &args, &[]);
+    for (name, text) in [("base", &base), ("korrin", &adapted), ("base", &base), ("korrin", &adapted)] {
+        let body = json!({ "model": name, "prompt": "What", "max_tokens": 24, "temperature": 0 });
+        let (status, answer) = server.ask("", "POST", "/v1/completions", Some(&body)).unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(format!("What{}\n", answer["choices"][0]["text"].as_str().unwrap()), *text, "{name}");
+        assert_eq!(answer["model"], name);
+    }
+    server.kill();
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  edgellm generate --prompt 'Once upon a time'
   edgellm generate model.gguf --prompt 'Once upon a time' -n 100
   edgellm generate stories260K.bin -z tok512.bin -t 0 -n 256
   edgellm generate hf:owner/repo --prompt 'def fib(n):' -t 0.2 -p 0.9 -k 50 --seed 7 --stop END
@@ -160,6 +161,11 @@ pub(crate) struct InspectArgs {
 
 /// Show how a text is split into tokens.
 #[derive(Debug, Args)]
+// The text stands behind the model, so that this one cannot be left out.
+#[command(mut_arg("model", |model| {
+    let help = "A file, a folder, a pulled name, or hf:owner/repo[/file]";
+    model.default_value(None::<&'static str>).required(true).help(help).long_help(None::<&'static str>)
+}))]
 #[command(after_help = "\
 Examples:
   edgellm tokenize model.gguf 'Hello, world'
@@ -169,7 +175,7 @@ pub(crate) struct TokenizeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// The text; - reads it from standard input
-    #[arg(allow_hyphen_values = true)]
+    #[arg(index = 2, allow_hyphen_values = true)]
     pub(crate) text: String,
     /// Add no BOS or EOS
     #[arg(long)]

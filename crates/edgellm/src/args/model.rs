@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// A file, a folder, a pulled name, or hf:owner/repo[/file]; by default the small model that the program carries
-    #[arg(default_value = crate::built_in::NAME)]
+    #[arg(index = 1, default_value = crate::built_in::NAME)]
     pub(crate) model: String,
     /// Folder of a low-rank adapter, as PEFT and edgellm finetune write it, to run beside the weights
     #[arg(long, value_name = "DIR")]
