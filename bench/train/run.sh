@@ -7,6 +7,8 @@ python=$1 threads=${2:-$(nproc)}
 shape=(256 6 768 4 4096 256 8)
 cargo build --release --locked -p train --example step
 for _ in 1 2 3; do
-    target/release/examples/step "${shape[@]}" "$threads" ternary
+    for precision in f32 bf16; do
+        target/release/examples/step "${shape[@]}" "$threads" ternary "$precision" | sed "s/^/$precision: /"
+    done
     "$python" bench/train/torch_step.py "${shape[@]}" "$threads"
 done
