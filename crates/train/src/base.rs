@@ -11,7 +11,7 @@ use kernels::codec::quantize_row;
 use kernels::row::RowType;
 
 use crate::error::TrainError;
-use crate::model::{Activation, Frozen, Kind, Layout, Nf4, RowOrder, Shape, Stored, Tensor};
+use crate::model::{Activation, Frozen, Kind, Layout, Nf4, RowOrder, Shape, Stored, Tensor, ternary_row};
 
 /// How the matrices of frozen linear layers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,28 @@ impl FloatType {
             Self::F32 => RowType::F32,
             Self::F16 => RowType::F16,
             Self::BF16 => RowType::BF16,
+        }
+    }
+}
+
+/// How a trained model's matrices are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// All of them in floats.
+    Floats(FloatType),
+    /// Linear layers in TG1, as [`crate::model::Network::distill`] rounds them; embedding and classifier in Q8_0, or in F16
+    /// where their rows are no whole blocks of 32.
+    Ternary,
+}
+
+impl Written {
+    /// The type of a matrix with `cols` columns.
+    fn row_type(self, kind: Kind, cols: usize) -> RowType {
+        match (self, kind) {
+            (Self::Floats(float), _) => float.row_type(),
+            (Self::Ternary, Kind::Linear) => RowType::TG1,
+            (Self::Ternary, _) if RowType::Q8_0.row_bytes(cols).is_some() => RowType::Q8_0,
+            (Self::Ternary, _) => RowType::F16,
         }
     }
 }
@@ -255,12 +277,16 @@ fn encode(
     let (mut bytes, mut values) = (vec![0; rows * row_bytes], vec![0.0; cols]);
     for (r, out) in bytes.chunks_exact_mut(row_bytes).enumerate() {
         row(r, &mut values);
-        quantize_row(row_type, &values, out).ok()?;
+        match row_type {
+            // As it was learned; the type's own quantizer may choose other scales.
+            RowType::TG1 => ternary_row(&values, out),
+            _ => quantize_row(row_type, &values, out).ok()?,
+        }
     }
     Some(bytes)
 }
 
-/// Puts parameters of this layout into the model that they were made from ([`load_rows`]), its matrices in `float`.
+/// Puts parameters of this layout into the model that they were made from ([`load_rows`]), its matrices as `written` says.
 ///
 /// # Errors
 /// A model of another shape.
@@ -268,11 +294,12 @@ pub fn place(
     model: &mut Model,
     layout: &Layout,
     parameters: &[f32],
-    float: FloatType,
+    written: Written,
 ) -> Result<(), TrainError> {
-    let (rotated, row_type) = (rotated(&model.config), float.row_type());
+    let rotated = rotated(&model.config);
     let matrix = |id: usize, place: &mut WeightMatrix, order: RowOrder| -> Result<(), TrainError> {
-        let Tensor { rows, cols, range, .. } = &layout.tensors[id];
+        let Tensor { rows, cols, range, kind, .. } = &layout.tensors[id];
+        let row_type = written.row_type(*kind, *cols);
         // Where each of the model's rows comes from.
         let mut from = vec![0; *rows];
         (0..*rows).for_each(|r| from[order.source(r)] = r);

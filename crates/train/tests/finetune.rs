@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use engine::LoadOptions;
 use train::base::{Base, Storage};
 use train::data::{Encoding, Example, examples, learn};
-use train::finetune::{Event, Finetune, Finished, Method};
+use train::finetune::{Event, Finetune, Finished, Method, Precision};
 use train::model::{Activation, Adapters, Batch, Layout, Network, Shape, Wanted};
 use train::peft;
 use train::trainer::export;
@@ -102,11 +102,14 @@ fn finetune(folder: &Path, base: &Path, output: &str, method: Method) -> Finetun
         epochs: 4,
         batch_size: 4,
         learning_rate: 0.02,
+        muon_learning_rate: None,
         weight_decay: 0.0,
         warmup: 0.1,
         max_length: 64,
         micro_tokens: 60,
         recompute: false,
+        precision: Precision::F32,
+        validate_every: 0,
         checkpoint_every: 3,
         keep: 2,
         seed: 1,

@@ -8,22 +8,23 @@ use clap::{Args, ValueEnum};
 ///
 /// Rows are JSON lines: {"messages": [...]}, {"instruction", "input", "output"}, {"prompt", "completion"} or {"text"}. The
 /// model's chat template lays them out, and only answers count. The folder gets checkpoints, log.jsonl, and at the end
-/// the adapter in PEFT's layout, or with --method full model.gguf. Ctrl-C writes a checkpoint and stops.
+/// the adapter in PEFT's layout, or with --method full or qat model.gguf. Ctrl-C writes a checkpoint and stops.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   edgellm finetune --base-model smollm2-135m-instruct --data rows.jsonl --output runs/own
   edgellm finetune --base-model model.gguf --data rows.jsonl --val-data held-out.jsonl --output runs/own \\
     --method qlora --lora-r 16 --lora-alpha 32 --target-modules q_proj,v_proj --epochs 5
-  edgellm finetune --base-model folder --data rows.jsonl --output runs/own --method full --learning-rate 2e-5")]
+  edgellm finetune --base-model folder --data rows.jsonl --output runs/own --method full --learning-rate 2e-5
+  edgellm finetune --base-model folder --data data/text --output runs/ternary --method qat --validate-every 200")]
 pub(crate) struct FinetuneArgs {
     /// The model to begin with: a file, a folder, a pulled name, or hf:owner/repo
     #[arg(long, value_name = "MODEL")]
     pub(crate) base_model: String,
-    /// Rows to learn from, JSON lines, also compressed (.xz, .zst, .gz)
+    /// Rows to learn from, JSON lines, also compressed (.xz, .zst, .gz), or a folder of `edgellm data prepare`
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// Rows to validate on: before, after each epoch, and at the end
+    /// Rows to validate on: before, after each epoch, and at the end; a folder given to --data may have them, too
     #[arg(long, value_name = "FILE")]
     pub(crate) val_data: Option<PathBuf>,
     /// The folder to write to
@@ -53,9 +54,31 @@ pub(crate) struct FinetuneArgs {
     /// Rows of a step
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) batch_size: usize,
-    /// Peak of the learning rate; 2e-4 for adapters, 2e-5 for full by default
+    /// With qat: a model of the same shape to begin as, like a ternary one that quantize made of the base model, which
+    /// remains the one to be matched
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) start: Option<String>,
+    /// With qat: the part of the steps over which the rounding comes in; 0.3 by default, with --start 0
+    #[arg(long, value_name = "PART")]
+    pub(crate) gradual: Option<f64>,
+    /// With qat: how much the hidden states' distance from the float model's counts beside the predictions' divergence
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) hidden_weight: f32,
+    /// With qat: train embedding and classifier, too
+    #[arg(long)]
+    pub(crate) train_embedding: bool,
+    /// With qat: validations without a smaller divergence after which it ends
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) patience: u64,
+    /// Steps from one validation to the next; 0: one after each epoch
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) validate_every: u64,
+    /// Peak of the learning rate; 2e-4 for adapters, 2e-5 for full, 5e-4 for qat by default
     #[arg(long, value_name = "X")]
     pub(crate) learning_rate: Option<f32>,
+    /// With full and qat: linear layers are trained by Muon at this rate, all else by AdamW
+    #[arg(long, value_name = "X")]
+    pub(crate) muon_learning_rate: Option<f32>,
     /// Weight decay of matrices
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub(crate) weight_decay: f32,
@@ -69,6 +92,9 @@ pub(crate) struct FinetuneArgs {
     /// Tokens whose derivatives are computed at once: fewer take less memory
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) micro_tokens: usize,
+    /// How the matrix products of a step are made: bf16 takes less time where the processor has instructions for it
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32, value_name = "TYPE")]
+    pub(crate) precision: PrecisionArg,
     /// Steps from one checkpoint to the next; 0: one after each epoch
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) checkpoint_every: u64,
@@ -113,6 +139,17 @@ pub(crate) enum FinetuneMethod {
     Qlora,
     /// All parameters
     Full,
+    /// Ternary linear layers beside the frozen float model, whose predictions and hidden states they are to keep
+    Qat,
+}
+
+/// How products are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// In f32
+    F32,
+    /// Of factors rounded to bfloat16, summed in f32
+    Bf16,
 }
 
 /// How frozen linear layers are kept.

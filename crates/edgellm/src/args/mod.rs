@@ -26,7 +26,7 @@ pub(crate) use benchmark::{BenchmarkArgs, DoctorArgs, ShapeArg, TypeArg};
 pub(crate) use eval::{
     ChoiceArgs, EvalArgs, EvalText, KlArgs, LogitsArgs, Measure, PerplexityArgs, StrideArg,
 };
-pub(crate) use finetune::{BaseType, FinetuneArgs, FinetuneMethod, FloatArg, MergeArgs};
+pub(crate) use finetune::{BaseType, FinetuneArgs, FinetuneMethod, FloatArg, MergeArgs, PrecisionArg};
 pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, SamplingArgs};
 pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
 pub(crate) use serve::{ConfigAction, ConfigArgs, DefaultsArgs, LogLevel, ModelsArgs, ServeArgs};

@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use engine::LoadOptions;
 use indicatif::ProgressBar;
 use quantize::convert::{Options, Target, write};
-use train::base::{FloatType, Storage, load_rows, place};
+use train::base::{Storage, load_rows, place};
 use train::data::ExamplesReport;
-use train::finetune::{Event, Finetune, Finished, Method};
+use train::finetune::{Event, Finetune, Finished, Method, Precision};
 
 use super::{load, training_page};
-use crate::args::{BaseType, FinetuneArgs, FinetuneMethod};
+use crate::args::{BaseType, FinetuneArgs, FinetuneMethod, PrecisionArg};
 use crate::failure::Failure;
 use crate::output::{self, Output};
 use crate::resolve;
@@ -47,9 +47,9 @@ pub(crate) fn run(args: &FinetuneArgs, out: &mut Output) -> Result<()> {
             return Ok(());
         }
         Finished::Adapters => args.output.clone(),
-        Finished::Model { layout, parameters } => {
+        Finished::Model { written, layout, parameters } => {
             let mut model = load_rows(&finetune.base, &finetune.load)?;
-            place(&mut model, &layout, &parameters, FloatType::F16)?;
+            place(&mut model, &layout, &parameters, written)?;
             let output = args.output.join("model.gguf");
             let options = Options { load: finetune.load.clone(), ..Options::default() };
             let report = write(&model, &finetune.base, &output, Target::Gguf, &options, &mut |_, _, _| ())?;
@@ -65,11 +65,18 @@ fn options(args: &FinetuneArgs) -> Result<Finetune> {
     let quantized = args.method == FinetuneMethod::Qlora;
     let storage = args.base_type.map(storage);
     let method = match args.method {
-        FinetuneMethod::Full if storage.is_some() => {
+        FinetuneMethod::Full | FinetuneMethod::Qat if storage.is_some() => {
             let hint = "leave it out, or take --method lora or qlora";
-            return Err(Failure::new("--base-type: nothing is frozen with --method full", hint).into());
+            let problem = "--base-type: nothing is frozen with --method full and qat";
+            return Err(Failure::new(problem, hint).into());
         }
         FinetuneMethod::Full => Method::Full,
+        FinetuneMethod::Qat => {
+            let start = args.start.as_deref().map(resolve::model).transpose()?;
+            let gradual = args.gradual.unwrap_or(if start.is_some() { 0.0 } else { 0.3 });
+            let (hidden, patience, embedding) = (args.hidden_weight, args.patience, args.train_embedding);
+            Method::Ternary { gradual, hidden, patience, start, embedding }
+        }
         FinetuneMethod::Lora | FinetuneMethod::Qlora => Method::Adapters {
             rank: args.lora_r,
             alpha: args.lora_alpha,
@@ -81,7 +88,11 @@ fn options(args: &FinetuneArgs) -> Result<Finetune> {
             storage: storage.unwrap_or(if quantized { Storage::Nf4 } else { Storage::F32 }),
         },
     };
-    let usual_rate = if method == Method::Full { 2e-5 } else { 2e-4 };
+    let usual_rate = match method {
+        Method::Adapters { .. } => 2e-4,
+        Method::Full => 2e-5,
+        Method::Ternary { .. } => 5e-4,
+    };
     Ok(Finetune {
         base: resolve::model(&args.base_model)?,
         load: LoadOptions {
@@ -96,11 +107,17 @@ fn options(args: &FinetuneArgs) -> Result<Finetune> {
         epochs: args.epochs,
         batch_size: args.batch_size,
         learning_rate: args.learning_rate.unwrap_or(usual_rate),
+        muon_learning_rate: args.muon_learning_rate,
         weight_decay: args.weight_decay,
         warmup: args.warmup,
         max_length: args.max_length,
         micro_tokens: args.micro_tokens,
         recompute: quantized,
+        precision: match args.precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        },
+        validate_every: args.validate_every,
         checkpoint_every: args.checkpoint_every,
         keep: args.keep,
         seed: args.seed,
@@ -138,7 +155,10 @@ fn show(event: &Event, progress: &ProgressBar) {
             progress.set_position(*step);
             progress.set_message(format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s"));
         }
-        Event::Validation { step, nll } => note(format!("step {step}: validation nll {nll:.6}")),
+        Event::Validation { step, nll, kl: Some(kl), tokens, .. } => {
+            note(format!("step {step}, {tokens} tokens: validation nll {nll:.6}, KL {kl:.6}, all rounded"));
+        }
+        Event::Validation { step, nll, .. } => note(format!("step {step}: validation nll {nll:.6}")),
         Event::Checkpoint { step } => note(format!("step {step}: checkpoint")),
     }
 }

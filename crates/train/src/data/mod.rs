@@ -3,12 +3,14 @@
 mod batches;
 mod examples;
 mod prepare;
+mod shards;
 mod text;
 mod vocabulary;
 
 pub use batches::{Sampler, Source, validation};
 pub use examples::{Encoding, Example, ExamplesReport, examples};
 pub use prepare::{PrepareOptions, PrepareReport, ShardReport, prepare};
+pub use shards::shard_rows;
 pub use text::{DOCUMENT_END, each_document};
 pub use vocabulary::learn;
 

@@ -1,8 +1,10 @@
 //! Fine-tuning: a model of a file learns from rows of questions and answers.
 //!
-//! Either its frozen matrices get adapters (LoRA; with the matrices in few bits, QLoRA), or all parameters are trained.
+//! Its frozen matrices get adapters (LoRA; with the matrices in few bits, QLoRA), or all parameters are trained, or its linear
+//! layers become ternary beside the model that it was.
 
 mod pack;
+mod rows;
 mod session;
 mod state;
 
@@ -10,12 +12,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::LoadOptions;
+pub use kernels::gemm::Precision;
 use serde::Serialize;
 
-use crate::base::Storage;
+use crate::base::{Base, FloatType, Storage, Written};
 use crate::data::ExamplesReport;
 use crate::error::TrainError;
-use crate::model::{Adapters, Layout};
+use crate::model::{Adapters, Frozen, Kind, Layout, Shape};
 use crate::peft;
 use session::Session;
 
@@ -37,6 +40,20 @@ pub enum Method {
     },
     /// All parameters.
     Full,
+    /// The linear layers, while they become ternary, and the norms: fitted to what the model said before, whose predictions and
+    /// residual stream they are to keep ([`crate::model::Network::distill`]).
+    Ternary {
+        /// The part of the steps over which the share of rounding rises from 0 to 1.
+        gradual: f64,
+        /// How much the residual streams' distance counts beside the predictions' divergence.
+        hidden: f32,
+        /// Validations without a smaller divergence, once all is rounded, after which the training ends.
+        patience: u64,
+        /// What the layers begin as instead of the model itself: one of the same shape, like a ternary one that was made of it.
+        start: Option<PathBuf>,
+        /// Whether embedding and classifier are trained, too.
+        embedding: bool,
+    },
 }
 
 /// A fine-tuning to run.
@@ -46,9 +63,9 @@ pub struct Finetune {
     pub base: PathBuf,
     /// Its tokenizer and chat template, where they are not its own.
     pub load: LoadOptions,
-    /// Rows to learn from: see [`crate::data::examples`].
+    /// Rows to learn from: see [`crate::data::examples`], or a folder with token shards ([`crate::data::shard_rows`]).
     pub data: PathBuf,
-    /// Rows to validate on.
+    /// Rows to validate on, likewise; the folder of `data` may have some, too.
     pub valid: Option<PathBuf>,
     /// Where checkpoints, the log and the adapters go.
     pub output: PathBuf,
@@ -60,6 +77,8 @@ pub struct Finetune {
     pub batch_size: usize,
     /// The peak of AdamW's learning rate; it falls to 0 in half a cosine.
     pub learning_rate: f32,
+    /// Muon's learning rate at its peak: with it the linear layers, if they are trained, are Muon's, all else AdamW's.
+    pub muon_learning_rate: Option<f32>,
     /// Weight decay of matrices, in terms of the learning rate.
     pub weight_decay: f32,
     /// The part of the steps over which the learning rate rises.
@@ -70,6 +89,10 @@ pub struct Finetune {
     pub micro_tokens: usize,
     /// Compute layers anew in the backward pass instead of keeping them: less memory, a third more time.
     pub recompute: bool,
+    /// How the matrix products of a step are made; validations make them in f32.
+    pub precision: Precision,
+    /// Steps from one validation to the next; 0: after each epoch. There is one at the end in any case.
+    pub validate_every: u64,
     /// Steps from one checkpoint to the next; 0: after each epoch.
     pub checkpoint_every: u64,
     /// Checkpoints that are kept.
@@ -109,8 +132,11 @@ pub enum Event {
     Step {
         /// Steps done.
         step: u64,
-        /// Mean loss of its answers before it, in nats a token.
+        /// Mean loss of its answers before it, in nats a token; of a model that becomes ternary the distance from its teacher.
         loss: f64,
+        /// How much of the rounding a model that becomes ternary has.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        share: Option<f32>,
         /// Length of the gradient before it was shortened.
         gradient: f64,
         /// The learning rate.
@@ -122,8 +148,16 @@ pub enum Event {
     Validation {
         /// Steps done.
         step: u64,
+        /// Tokens learned from.
+        tokens: u64,
         /// Mean loss of all answers, in nats a token.
         nll: f64,
+        /// Mean divergence from the teacher, in nats a token, of a model that becomes ternary: with all of it rounded.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kl: Option<f64>,
+        /// Likewise the distance of the residual streams.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hidden: Option<f64>,
     },
     /// A checkpoint is written.
     Checkpoint {
@@ -139,8 +173,10 @@ pub enum Finished {
     Stopped,
     /// All steps are done, and the adapters are written to the output folder.
     Adapters,
-    /// All steps are done; these are the parameters, for [`crate::base::place`].
+    /// All steps are done, or no more were of use; these are the parameters, for [`crate::base::place`].
     Model {
+        /// How they are to be written.
+        written: Written,
         /// Where each tensor lies.
         layout: Layout,
         /// All of them.
@@ -162,29 +198,30 @@ impl Finetune {
         if session.state.step == 0 {
             session.validate()?;
         }
-        while session.state.step < steps && !stop.load(Ordering::Relaxed) {
+        while session.state.step < steps && !session.settled() && !stop.load(Ordering::Relaxed) {
             session.step()?;
             let step = session.state.step;
-            let epoch_done = step.is_multiple_of(session.per_epoch);
-            let due = match self.checkpoint_every {
-                0 => epoch_done,
-                every => step.is_multiple_of(every),
-            };
-            if epoch_done {
+            let due = |every: u64| step.is_multiple_of(if every == 0 { session.per_epoch } else { every });
+            let (validate, save) = (due(self.validate_every), due(self.checkpoint_every));
+            if validate || step == steps {
                 session.validate()?;
             }
-            if due || step == steps || stop.load(Ordering::Relaxed) {
+            if save || step == steps || session.settled() || stop.load(Ordering::Relaxed) {
                 session.save()?;
             }
         }
-        if session.state.step < steps {
+        if session.state.step < steps && !session.settled() {
             // Stopped between the end of a step and the beginning of the next.
             session.save()?;
             return Ok(Finished::Stopped);
         }
         let Session { base, layout, adapters, state, .. } = session;
         let Some(adapters) = adapters else {
-            return Ok(Finished::Model { layout, parameters: state.values });
+            let (written, parameters) = match self.method {
+                Method::Ternary { .. } => (Written::Ternary, state.into_best()),
+                _ => (Written::Floats(FloatType::F16), state.values),
+            };
+            return Ok(Finished::Model { written, layout, parameters });
         };
         peft::save(&self.output, &adapters, &state.values, &base.path.display().to_string())?;
         Ok(Finished::Adapters)
@@ -197,6 +234,7 @@ impl Finetune {
             ("batch-size", self.batch_size > 0),
             ("micro-tokens", self.micro_tokens > 0),
             ("learning-rate", positive(self.learning_rate)),
+            ("muon-learning-rate", self.muon_learning_rate.is_none_or(positive)),
             ("weight-decay", self.weight_decay == 0.0 || positive(self.weight_decay)),
             ("warmup", (0.0..=1.0).contains(&self.warmup)),
             ("max-length", self.max_length > 1),
@@ -209,9 +247,40 @@ impl Finetune {
                 ("target-modules", !targets.is_empty()),
             ]);
         }
+        if let Method::Ternary { gradual, hidden, patience, .. } = &self.method {
+            checks.extend([
+                ("gradual", (0.0..=1.0).contains(gradual)),
+                ("hidden-weight", *hidden == 0.0 || positive(*hidden)),
+                ("patience", *patience > 0),
+            ]);
+        }
         match checks.iter().find(|(_, fine)| !fine) {
             Some((option, _)) => Err(TrainError::input(*option, "is out of its range")),
             None => Ok(()),
+        }
+    }
+
+    /// The kinds of the model's own tensors that are trained.
+    fn trained(&self) -> &'static [Kind] {
+        match self.method {
+            Method::Adapters { .. } => &[],
+            Method::Full | Method::Ternary { embedding: true, .. } => &Kind::ALL,
+            Method::Ternary { .. } => &[Kind::Norm, Kind::Linear],
+        }
+    }
+
+    /// What a model that becomes ternary begins as, if not as the base model.
+    fn start(&self, base: &Base) -> Result<Option<Frozen>, TrainError> {
+        let Method::Ternary { start: Some(path), .. } = &self.method else { return Ok(None) };
+        let start = Base::load(path, &self.load, Storage::File)?;
+        let Shape { seq_len, ternary, .. } = base.shape;
+        let shape = Shape { seq_len, ternary, ..start.shape };
+        match shape == base.shape {
+            true => Ok(Some(start.frozen)),
+            false => {
+                let problem = format!("{} has another shape than the base model", path.display());
+                Err(TrainError::input("start", problem))
+            }
         }
     }
 

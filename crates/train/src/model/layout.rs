@@ -17,6 +17,11 @@ pub enum Kind {
     Head,
 }
 
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Embedding, Self::Norm, Self::Linear, Self::Head];
+}
+
 /// A tensor of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {

@@ -28,6 +28,8 @@ pub(crate) struct Gradients<'a> {
     pub(crate) model: Option<&'a mut [f32]>,
     /// Of the adapters.
     pub(crate) adapters: Option<&'a mut [f32]>,
+    /// Whether those of embedding and classifier are wanted.
+    pub(crate) embedding: bool,
 }
 
 /// Room that linear layers need.

@@ -5,8 +5,10 @@
 
 mod adapters;
 mod attention;
+mod distill;
 mod elementwise;
 mod frozen;
+mod groups;
 mod layer;
 mod layout;
 mod linear;
@@ -17,8 +19,10 @@ mod round;
 mod shape;
 
 pub use adapters::Adapters;
+pub use distill::{Distance, Lesson};
 pub use frozen::{Frozen, Parameters};
 pub(crate) use frozen::{RowOrder, Stored};
+pub(crate) use groups::ternary_row;
 pub use layout::{Kind, Layout, Tensor};
 pub(crate) use nf4::Nf4;
 pub use pass::{Batch, Network, Wanted};

@@ -6,6 +6,7 @@ use kernels::gemm::Precision;
 use kernels::rope::{Pairing, rotation, table_len};
 
 use super::adapters::{Adapters, Dropout};
+use super::distill::{Distance, Lesson, Teacher, TeacherRoom, apart};
 use super::elementwise::{rms_norm, rms_norm_backward};
 use super::frozen::Parameters;
 use super::layer::{self, Cache, Scratch, Tokens};
@@ -58,7 +59,7 @@ pub struct Network {
     rope: (Vec<f32>, Vec<f32>),
     workers: Vec<Worker>,
     /// The parameters as the matrix products see them.
-    rounded: Vec<f32>,
+    pub(super) rounded: Vec<f32>,
     /// Whether layers are computed anew in the backward pass instead of being kept.
     recompute: bool,
     /// How the products are made where derivatives are wanted.
@@ -79,6 +80,7 @@ struct Worker {
     d_normed: Vec<f32>,
     d_stream: Vec<f32>,
     logits: Vec<f32>,
+    teacher: TeacherRoom,
     d_model: Vec<f32>,
     d_adapters: Vec<f32>,
 }
@@ -158,23 +160,21 @@ impl Network {
         wanted: Wanted<'_>,
     ) -> f64 {
         let parameters = parameters.into();
-        assert!(batch.seq_len <= self.shape.seq_len, "sequences longer than the context");
-        let total = batch.weight();
-        let factor = if total > 0.0 { (1.0 / total) as f32 } else { 0.0 };
+        let mut rounded = std::mem::take(&mut self.rounded);
         let values = match parameters {
             Parameters::Floats(values) => {
                 assert_eq!(values.len(), self.layout.len(), "parameters of another model");
                 if self.shape.ternary {
-                    self.rounded.resize(values.len(), 0.0);
+                    rounded.resize(values.len(), 0.0);
                     for tensor in &self.layout.tensors {
                         let range = tensor.range.clone();
-                        let (from, to) = (&values[range.clone()], &mut self.rounded[range]);
+                        let (from, to) = (&values[range.clone()], &mut rounded[range]);
                         match tensor.kind {
                             Kind::Linear => round_weights(from, to),
                             Kind::Embedding | Kind::Norm | Kind::Head => to.copy_from_slice(from),
                         }
                     }
-                    Parameters::Floats(&self.rounded)
+                    Parameters::Floats(&rounded)
                 } else {
                     parameters
                 }
@@ -182,6 +182,24 @@ impl Network {
             // As they were rounded when they were frozen.
             Parameters::Frozen(_) => parameters,
         };
+        let loss = self.pass(values, adapters, None, batch, wanted).nll;
+        self.rounded = rounded;
+        loss
+    }
+
+    /// The mean losses of the batch, with those derivatives that are wanted: of the loss itself, or with a lesson of the
+    /// distance from its teacher. `values` are as the matrix products see them.
+    pub(super) fn pass(
+        &mut self,
+        values: Parameters<'_>,
+        adapters: Option<(&Adapters, &[f32])>,
+        lesson: Option<&Lesson<'_>>,
+        batch: &Batch,
+        wanted: Wanted<'_>,
+    ) -> Distance {
+        assert!(batch.seq_len <= self.shape.seq_len, "sequences longer than the context");
+        let total = batch.weight();
+        let factor = if total > 0.0 { (1.0 / total) as f32 } else { 0.0 };
         let rate = adapters.map_or(0.0, |(adapters, _)| adapters.dropout);
         let dropout = (rate > 0.0 && matches!(wanted, Wanted::Adapters(_))).then_some(Dropout {
             rate,
@@ -189,6 +207,11 @@ impl Network {
             first: 0,
         });
         let weights = Weights { shape: &self.shape, layout: &self.layout, values, adapters, dropout };
+        let teacher = lesson.map(|lesson| Teacher {
+            weights: Weights { values: lesson.teacher, adapters: None, dropout: None, ..weights },
+            hidden: lesson.hidden,
+            embedding: lesson.embedding,
+        });
         let sequences = batch.inputs.len() / batch.seq_len.max(1);
         let share = sequences.div_ceil(self.workers.len()).max(1) * batch.seq_len;
         let (rope, recompute, precision) = (&self.rope, self.recompute, self.precision);
@@ -208,7 +231,7 @@ impl Network {
             worker.room.gemm.precision = if with_gradients { precision } else { Precision::F32 };
             let dropout = dropout.map(|dropout| Dropout { first: part.start, ..dropout });
             let weights = Weights { dropout, ..weights };
-            worker.run(weights, tokens, &batch.inputs[part], targets, factor, derivatives, recompute)
+            worker.run(weights, teacher, tokens, &batch.inputs[part], targets, factor, derivatives, recompute)
         };
         let run = &run;
         let loss = thread::scope(|scope| {
@@ -216,7 +239,7 @@ impl Network {
             let first = workers.next();
             let others: Vec<_> =
                 workers.map(|(index, worker)| scope.spawn(move || run(index, worker))).collect();
-            let mut sum = first.map_or(0.0, |(index, worker)| run(index, worker));
+            let mut sum = first.map_or(Distance::default(), |(index, worker)| run(index, worker));
             for other in others {
                 match other.join() {
                     Ok(loss) => sum += loss,
@@ -234,46 +257,82 @@ impl Network {
             Wanted::Model(out) => sum(out, |worker| &worker.d_model),
             Wanted::Adapters(out) => sum(out, |worker| &worker.d_adapters),
         }
-        if total > 0.0 { loss / total } else { 0.0 }
+        if total > 0.0 { loss * (1.0 / total) } else { Distance::default() }
     }
 }
 
+/// The residual stream before each layer and behind the last, and the last one normed. Layers leave what their backward pass
+/// needs in a cache each, or all in one.
+#[allow(clippy::too_many_arguments, reason = "what is read, room for the work, and what is written")]
+fn forward(
+    weights: Weights<'_>,
+    room: &mut Room,
+    scratch: &mut Scratch,
+    tokens: Tokens<'_>,
+    inputs: &[u32],
+    caches: &mut [Cache],
+    stream: &mut Vec<Vec<f32>>,
+    normed: &mut Vec<f32>,
+) {
+    let (shape, layout, dim) = (weights.shape, weights.layout, weights.shape.dim);
+    let len = inputs.len() * dim;
+    stream.resize_with(shape.n_layers + 1, Vec::new);
+    stream.iter_mut().for_each(|x| x.resize(len, 0.0));
+    for (x, &id) in stream[0].chunks_exact_mut(dim).zip(inputs) {
+        let id = id as usize;
+        x.copy_from_slice(weights.rows(layout.embedding, id..id + 1, &mut room.dense));
+    }
+    let kept = caches.len();
+    for (l, ids) in layout.layers.iter().enumerate() {
+        let (before, behind) = stream.split_at_mut(l + 1);
+        let cache = &mut caches[if kept > 1 { l } else { 0 }];
+        layer::forward(weights, ids, room, scratch, tokens, &before[l], cache, &mut behind[0]);
+    }
+    normed.resize(len, 0.0);
+    rms_norm(&stream[shape.n_layers], weights.of(layout.norm), shape.norm_eps, normed);
+}
+
 impl Worker {
-    /// Sum of the weighted losses of some sequences.
+    /// Sums of the weighted losses of some sequences.
     #[allow(clippy::too_many_arguments, reason = "what is read, and what is wanted of it")]
     fn run(
         &mut self,
         weights: Weights<'_>,
+        teacher: Option<Teacher<'_>>,
         tokens: Tokens<'_>,
         inputs: &[u32],
         targets: Targets<'_>,
         factor: f32,
         wanted: (Option<usize>, Option<usize>),
         recompute: bool,
-    ) -> f64 {
-        let Self { room, scratch, caches, stream, normed, d_normed, d_stream, logits, .. } = self;
+    ) -> Distance {
+        let Self {
+            room, scratch, caches, stream, normed, d_normed, d_stream, logits, teacher: taught, ..
+        } = self;
         let (shape, layout) = (weights.shape, weights.layout);
         let dim = shape.dim;
         let len = inputs.len() * dim;
         let with_gradients = wanted.0.is_some() || wanted.1.is_some();
         let kept = if with_gradients && !recompute { shape.n_layers } else { 1 };
         caches.resize_with(caches.len().max(kept), Cache::default);
-        stream.resize_with(shape.n_layers + 1, Vec::new);
-        stream.iter_mut().for_each(|x| x.resize(len, 0.0));
-        for (x, &id) in stream[0].chunks_exact_mut(dim).zip(inputs) {
-            let id = id as usize;
-            x.copy_from_slice(weights.rows(layout.embedding, id..id + 1, &mut room.dense));
+        let caches = &mut caches[..kept];
+        if let Some(Teacher { weights, .. }) = teacher {
+            let TeacherRoom { stream, normed, .. } = taught;
+            forward(weights, room, scratch, tokens, inputs, &mut caches[..1], stream, normed);
         }
-        for (l, ids) in layout.layers.iter().enumerate() {
-            let (before, behind) = stream.split_at_mut(l + 1);
-            let cache = &mut caches[if kept > 1 { l } else { 0 }];
-            layer::forward(weights, ids, room, scratch, tokens, &before[l], cache, &mut behind[0]);
-        }
-        normed.resize(len, 0.0);
-        let last = &stream[shape.n_layers];
-        rms_norm(last, weights.of(layout.norm), shape.norm_eps, normed);
+        forward(weights, room, scratch, tokens, inputs, caches, stream, normed);
+        let per_layer = 1.0 / shape.n_layers as f64;
+        let hidden: f64 = match teacher {
+            None => 0.0,
+            Some(_) => {
+                let pairs = stream[1..].iter().zip(&taught.stream[1..]);
+                pairs.map(|(x, y)| per_layer * apart(x, y, dim, targets.weights, None)).sum()
+            }
+        };
+        let teaching = |taught| teacher.map(|teacher| (teacher.weights, taught));
         if !with_gradients {
-            return cross_entropy(weights, room, logits, normed, targets, None);
+            let loss = cross_entropy(weights, room, logits, normed, targets, teaching(taught), None);
+            return Distance { hidden, ..loss };
         }
 
         let zeroed = |buffer: &mut Vec<f32>, len: usize| {
@@ -287,9 +346,11 @@ impl Worker {
         let mut gradients = Gradients {
             model: wanted.0.map(|_| &mut self.d_model[..]),
             adapters: wanted.1.map(|_| &mut self.d_adapters[..]),
+            embedding: teacher.is_none_or(|teacher| teacher.embedding),
         };
         let backward = Some((factor, &mut gradients, &mut d_normed[..]));
-        let loss = cross_entropy(weights, room, logits, normed, targets, backward);
+        let loss = cross_entropy(weights, room, logits, normed, targets, teaching(&mut *taught), backward);
+        let last = &stream[shape.n_layers];
         let norm_range = layout.tensors[layout.norm].range.clone();
         let d_norm = gradients.model.as_deref_mut().map(|d| &mut d[norm_range]);
         rms_norm_backward(last, weights.of(layout.norm), shape.norm_eps, d_normed, d_stream, d_norm);
@@ -299,14 +360,19 @@ impl Worker {
                 // The last layer's is there still; what comes out was computed before.
                 layer::forward(weights, ids, room, scratch, tokens, &stream[l], cache, normed);
             }
+            if let Some(teacher) = teacher {
+                let by = factor * teacher.hidden * per_layer as f32;
+                let derivative = Some((by, &mut d_stream[..]));
+                apart(&stream[l + 1], &taught.stream[l + 1], dim, targets.weights, derivative);
+            }
             layer::backward(weights, ids, room, scratch, tokens, &stream[l], cache, &mut gradients, d_stream);
         }
-        if let Some(d) = gradients.model {
+        if let (Some(d), true) = (gradients.model, gradients.embedding) {
             let d = &mut d[layout.tensors[layout.embedding].range.clone()];
             for (d_x, &id) in d_stream.chunks_exact(dim).zip(inputs) {
                 kernels::ops::add(&mut d[id as usize * dim..][..dim], d_x);
             }
         }
-        loss
+        Distance { hidden, ..loss }
     }
 }

@@ -11,18 +11,14 @@ use crate::checkpoint;
 use crate::data::{read_text, write_text};
 use crate::error::TrainError;
 use crate::model::{Kind, Layout, Shape};
-use crate::optimizer::{AdamW, AdamWOptions, Muon, MuonMatrix};
-use crate::tensors::{Data, File, Tensor, write};
+use crate::optimizer::{AdamWOptions, Optimizer, Rates};
+use crate::tensors::{File, write};
 
 /// Of a training.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) parameters: Vec<f32>,
-    adam: AdamW,
-    /// Muon's momentum; as long as the parameters, used where the linear layers are.
-    momentum: Vec<f32>,
-    /// One for each thread.
-    muon: Vec<Muon>,
+    optimizer: Optimizer,
     /// Steps done.
     pub(crate) step: u64,
 }
@@ -60,57 +56,23 @@ impl State {
             }
         }
         let options = AdamWOptions { beta1: training.beta1, beta2: training.beta2, eps: 1e-8 };
-        let momentum =
-            if training.muon_learning_rate.is_some() { vec![0.0; layout.len()] } else { Vec::new() };
-        let muon = (0..threads.max(1)).map(|_| Muon::new(training.precision)).collect();
-        Self { parameters, adam: AdamW::new(layout.len(), options), momentum, muon, step: 0 }
+        let mut optimizer = Optimizer::new(layout.len(), options);
+        if training.muon_learning_rate.is_some() {
+            optimizer = optimizer.with_muon(threads, training.precision);
+        }
+        Self { parameters, optimizer, step: 0 }
     }
 
     /// One step, the learning rates and the decay multiplied by the schedule's factors.
     pub(crate) fn update(&mut self, layout: &Layout, training: &Training, d: &[f32], factors: (f64, f64)) {
         let rate = |peak: f32| (f64::from(peak) * factors.0) as f32;
-        let decay = (f64::from(training.weight_decay) * factors.1) as f32;
-        self.adam.begin_step();
-        let mut shares: Vec<Vec<MuonMatrix<'_>>> = self.muon.iter().map(|_| Vec::new()).collect();
-        let (mut rest, mut momenta) = (&mut self.parameters[..], &mut self.momentum[..]);
-        let (mut at, mut matrices) = (0, 0);
-        for tensor in &layout.tensors {
-            let range = tensor.range.clone();
-            let parameters;
-            (parameters, rest) = rest[range.start - at..].split_at_mut(range.len());
-            let derivative = &d[range.clone()];
-            match (tensor.kind, training.muon_learning_rate) {
-                (Kind::Linear, Some(_)) => {
-                    let momentum;
-                    (momentum, momenta) = momenta[range.start - at..].split_at_mut(range.len());
-                    let share = matrices % shares.len();
-                    shares[share].push(MuonMatrix { parameters, momentum, derivative, cols: tensor.cols });
-                    matrices += 1;
-                }
-                (kind, _) => {
-                    momenta = momenta.get_mut(range.end - at..).unwrap_or_default();
-                    let decay = if kind == Kind::Linear || kind == Kind::Head { decay } else { 0.0 };
-                    self.adam.update(
-                        range.start,
-                        parameters,
-                        derivative,
-                        rate(training.learning_rate),
-                        decay,
-                    );
-                }
-            }
-            at = range.end;
-        }
-        if let Some(peak) = training.muon_learning_rate {
-            let (momentum, rate) = (training.momentum, rate(peak));
-            // Each matrix is one thread's: what comes out does not depend on their number.
-            std::thread::scope(|scope| {
-                for (muon, share) in self.muon.iter_mut().zip(shares) {
-                    let all = share.into_iter();
-                    scope.spawn(move || all.for_each(|matrix| muon.update(matrix, momentum, rate, decay)));
-                }
-            });
-        }
+        let rates = Rates {
+            adam: rate(training.learning_rate),
+            muon: rate(training.muon_learning_rate.unwrap_or(0.0)),
+            momentum: training.momentum,
+            decay: (f64::from(training.weight_decay) * factors.1) as f32,
+        };
+        self.optimizer.step_model(layout, &Kind::ALL, &mut self.parameters, d, rates);
         self.step += 1;
     }
 
@@ -123,21 +85,8 @@ impl State {
         keep: usize,
     ) -> Result<(), TrainError> {
         let tensors = layout.views(&self.parameters);
-        let memory = [
-            ("adam.mean", &self.adam.mean),
-            ("adam.square", &self.adam.square),
-            ("momentum", &self.momentum),
-        ];
-        let memory: Vec<Tensor<'_>> = memory
-            .iter()
-            .filter(|(_, values)| !values.is_empty())
-            .map(|(name, values)| Tensor {
-                name: (*name).to_owned(),
-                shape: vec![values.len()],
-                data: Data::F32(values),
-            })
-            .collect();
-        let saved = Saved { step: self.step, adam_steps: self.adam.steps, model: shape.clone() };
+        let memory = self.optimizer.views();
+        let saved = Saved { step: self.step, adam_steps: self.optimizer.steps(), model: shape.clone() };
         let json = serde_json::to_string_pretty(&saved)
             .map_err(|e| TrainError::input("state.json", e.to_string()))?;
         checkpoint::write(output, self.step, keep, |part| {
@@ -167,12 +116,8 @@ impl State {
             file.read(&tensor.name, &mut self.parameters[tensor.range.clone()])?;
         }
         let file = File::open(&folder.join("optimizer.safetensors"))?;
-        file.read("adam.mean", &mut self.adam.mean)?;
-        file.read("adam.square", &mut self.adam.square)?;
-        if !self.momentum.is_empty() {
-            file.read("momentum", &mut self.momentum)?;
-        }
-        (self.step, self.adam.steps) = (saved.step, saved.adam_steps);
+        self.optimizer.read(&file, saved.adam_steps)?;
+        self.step = saved.step;
         Ok(true)
     }
 }
