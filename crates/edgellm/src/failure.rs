@@ -19,6 +19,11 @@ impl Failure {
     }
 }
 
+/// Ctrl-C ended a training, which can go on later. No failure, but what was to come behind it has nothing to go by.
+#[derive(Debug, Error)]
+#[error("stopped: a checkpoint holds what was done, --resume goes on")]
+pub(crate) struct Stopped;
+
 /// The advice of the first error in the chain that has some.
 pub(crate) fn hint(err: &anyhow::Error) -> Option<String> {
     err.chain().find_map(|cause| {

@@ -85,6 +85,11 @@ pub(crate) fn step_progress() -> anyhow::Result<ProgressBar> {
     progress("[{bar:30}] {pos}/{len} {eta} {msg}")
 }
 
+/// In place of a progress bar what its message says, several lines; see [`progress`].
+pub(crate) fn picture_progress() -> anyhow::Result<ProgressBar> {
+    progress("{msg}")
+}
+
 /// A progress bar on stderr; it draws nothing when that is no terminal.
 fn progress(template: &str) -> anyhow::Result<ProgressBar> {
     let target =

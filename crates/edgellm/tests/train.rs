@@ -1,4 +1,4 @@
-//! Training through the command itself: from a text to a model, killed in between.
+//! Training through the command itself: from a text to a model, killed in between, or stopped at a terminal.
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
 
 use std::fs;
@@ -8,7 +8,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
-use serde_json::Value;
+use rexpect::process::WaitStatus;
+use rexpect::session::spawn_command;
+use serde_json::{Value, json};
 
 fn edgellm(folder: &Path, args: &str) -> String {
     let output = command(folder, args).output().unwrap();
@@ -72,10 +74,8 @@ fn log(output: &Path) -> (Vec<f64>, f64) {
     (losses, nll)
 }
 
-#[test]
-fn a_training_that_is_killed_ends_like_one_that_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
+/// Texts, a vocabulary, shards and a configuration; also the report of the shards.
+fn prepare(folder: &Path) -> Value {
     fs::write(folder.join("train.txt"), text(0, 300)).unwrap();
     fs::write(folder.join("valid.txt"), text(1000, 1010)).unwrap();
     fs::write(folder.join("config.toml"), CONFIG).unwrap();
@@ -84,12 +84,20 @@ fn a_training_that_is_killed_ends_like_one_that_is_not() {
         folder,
         "data prepare --input train.txt --valid valid.txt --tokenizer tokenizer.json --output tales --json",
     );
-    let report: Value = serde_json::from_str(&report).unwrap();
+    serde_json::from_str(&report).unwrap()
+}
+
+const TRAIN: &str = "train --config config.toml --data tales --threads 2";
+
+#[test]
+fn a_training_that_is_killed_ends_like_one_that_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let report = prepare(folder);
     assert_eq!(report["valid"]["documents"], 10);
 
-    let train = "train --config config.toml --data tales --threads 2";
-    edgellm(folder, &format!("{train} --output whole"));
-    let mut child = command(folder, &format!("{train} --output killed"));
+    edgellm(folder, &format!("{TRAIN} --output whole"));
+    let mut child = command(folder, &format!("{TRAIN} --output killed"));
     let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // SIGKILL: nothing is written after it. Where the training is done before it comes, there is nothing to resume.
     while !folder.join("killed/checkpoint-00000010").exists() && child.try_wait().unwrap().is_none() {
@@ -97,7 +105,7 @@ fn a_training_that_is_killed_ends_like_one_that_is_not() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    edgellm(folder, &format!("{train} --output killed --resume"));
+    edgellm(folder, &format!("{TRAIN} --output killed --resume"));
     let (whole, nll) = log(&folder.join("whole"));
     assert!(whole[59] < whole[0] - 1.0, "{whole:?}");
     assert_eq!(log(&folder.join("killed")), (whole, nll));
@@ -109,4 +117,54 @@ fn a_training_that_is_killed_ends_like_one_that_is_not() {
     let found: Value = serde_json::from_str(&found).unwrap();
     let found = found["nll"].as_f64().unwrap();
     assert!((found - nll).abs() < 0.005 * nll, "the trainer says {nll}, the engine {found}");
+}
+
+/// Standard error at a terminal has the course as a picture, and Ctrl-C, which the terminal makes a SIGINT, costs no step.
+#[test]
+fn ctrl_c_at_a_terminal_stops_a_training_that_goes_on_as_if_it_had_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    let at_a_terminal = |options: &str| {
+        let mut command = command(folder, &format!("{TRAIN} {options}"));
+        command.env("TERM", "xterm").env_remove("NO_COLOR");
+        spawn_command(command, Some(60_000)).unwrap()
+    };
+    edgellm(folder, &format!("{TRAIN} --output whole"));
+    let mut terminal = at_a_terminal("--output stopped");
+    while !folder.join("stopped/checkpoint-00000010").exists() {
+        sleep(Duration::from_millis(1));
+    }
+    terminal.send_control('c').unwrap();
+    let screen = terminal.exp_eof().unwrap();
+    assert!(screen.contains("stopped: a checkpoint holds what was done, --resume goes on"), "{screen}");
+    let status = terminal.process().wait().unwrap();
+    assert!(matches!(status, WaitStatus::Exited(_, 130)), "{status:?}");
+    let done = log(&folder.join("stopped")).0.iter().filter(|loss| loss.is_finite()).count();
+    let checkpoint = folder.join(format!("stopped/checkpoint-{done:08}"));
+    assert!(done < 60 && checkpoint.join("state.json").exists(), "{done} steps");
+
+    let mut terminal = at_a_terminal("--output stopped --resume");
+    let screen = terminal.exp_eof().unwrap();
+    let status = terminal.process().wait().unwrap();
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    let (whole, _) = log(&folder.join("whole"));
+    assert_eq!(log(&folder.join("stopped")).0, whole);
+    // The last picture, with the steps from before Ctrl-C in its curve. The session makes a character of each byte.
+    let screen = String::from_utf8(screen.chars().map(|c| c as u8).collect()).unwrap();
+    let picture = screen.rsplit_once("loss, nats a token").unwrap().1;
+    for figure in ["step 60 of 60", "checkpoint of step 60", "what it wrote at step 60", "tokens/s"] {
+        assert!(picture.contains(figure), "{figure} is missing in {picture}");
+    }
+    let dots = picture.chars().filter(|c| ('\u{2801}'..='\u{28ff}').contains(c)).count();
+    assert!(dots > 40, "{dots} cells of a curve in {picture}");
+
+    // The bar alone.
+    let config = CONFIG.replace("steps = 60", "steps = 5");
+    fs::write(folder.join("config.toml"), config).unwrap();
+    let screen = at_a_terminal("--output plain --plain").exp_eof().unwrap();
+    assert!(screen.contains("5/5") && !screen.contains("nats a token"), "{screen}");
+    let events = edgellm(folder, &format!("{TRAIN} --output events --json"));
+    let first: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["event"], &first["step"]), (&json!("step"), &json!(1)));
 }

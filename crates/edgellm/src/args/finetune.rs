@@ -116,6 +116,9 @@ pub(crate) struct FinetuneArgs {
     /// File with a chat template (Jinja) instead of the model's own
     #[arg(long, value_name = "FILE")]
     pub(crate) chat_template: Option<PathBuf>,
+    /// A progress bar on the terminal instead of a picture of the course
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Print each event as a line of JSON, as log.jsonl has them
     #[arg(long)]
     pub(crate) json: bool,

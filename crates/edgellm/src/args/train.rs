@@ -115,6 +115,9 @@ pub(crate) struct TrainArgs {
     /// Threads; one a core by default
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// A progress bar on the terminal instead of a picture of the course
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Print each event as a line of JSON, as log.jsonl has them
     #[arg(long)]
     pub(crate) json: bool,

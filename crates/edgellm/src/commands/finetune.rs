@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use engine::LoadOptions;
-use indicatif::ProgressBar;
 use quantize::convert::{Options, Target, write};
 use train::base::{Storage, load_rows, place};
 use train::data::ExamplesReport;
 use train::finetune::{Event, Finetune, Finished, Method, Precision};
 
+use super::dashboard::Dashboard;
 use super::{load, training_page};
 use crate::args::{BaseType, FinetuneArgs, FinetuneMethod, PrecisionArg};
-use crate::failure::Failure;
+use crate::failure::{Failure, Stopped};
 use crate::output::{self, Output};
 use crate::resolve;
 
@@ -26,10 +26,12 @@ const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
 pub(crate) fn run(args: &FinetuneArgs, out: &mut Output) -> Result<()> {
     let finetune = options(args)?;
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot catch Ctrl-C")?;
-    let progress = output::step_progress()?;
-    let (mut printed, mut page) = (Ok(()), Ok(()));
+    let mut dashboard = Dashboard::new(&args.output, !args.plain && !args.json)?;
+    let (mut shown, mut printed, mut page) = (Ok(()), Ok(()), Ok(()));
     let finished = finetune.run(&STOP, &mut |event| {
-        show(event, &progress);
+        if shown.is_ok() {
+            shown = show(event, &mut dashboard);
+        }
         if matches!(event, Event::Checkpoint { .. }) && page.is_ok() {
             page = training_page::write(&args.output, &format!("{args:#?}"));
         }
@@ -37,15 +39,13 @@ pub(crate) fn run(args: &FinetuneArgs, out: &mut Output) -> Result<()> {
             printed = out.json(event).and_then(|()| out.flush());
         }
     });
-    progress.finish_and_clear();
+    dashboard.finish();
     let finished = finished?;
+    shown?;
     printed?;
     page?;
     let written = match finished {
-        Finished::Stopped => {
-            output::note("stopped: a checkpoint holds what was done, --resume goes on");
-            return Ok(());
-        }
+        Finished::Stopped => return Err(Stopped.into()),
         Finished::Adapters => args.output.clone(),
         Finished::Model { written, layout, parameters } => {
             let mut model = load_rows(&finetune.base, &finetune.load)?;
@@ -136,31 +136,27 @@ fn storage(kind: BaseType) -> Storage {
     }
 }
 
-/// An event for the user; the bar draws nothing where there is no terminal.
-fn show(event: &Event, progress: &ProgressBar) {
-    let note = |text: String| progress.suspend(|| output::note(&text));
+/// An event for the user.
+fn show(event: &Event, dashboard: &mut Dashboard) -> Result<()> {
     match event {
         Event::Data { train, valid, steps, trained, parameters } => {
-            progress.set_length(*steps);
-            note(rows("to learn from", train));
-            valid.iter().for_each(|valid| note(rows("to validate on", valid)));
-            note(format!("{trained} of {parameters} parameters are trained, in {steps} steps"));
+            dashboard.set_steps(*steps);
+            dashboard.note(&rows("to learn from", train));
+            valid.iter().for_each(|valid| dashboard.note(&rows("to validate on", valid)));
+            dashboard.note(&format!("{trained} of {parameters} parameters are trained, in {steps} steps"));
         }
-        Event::Resumed { step } => {
-            progress.set_position(*step);
-            progress.reset_eta();
-            note(format!("step {step}: going on from the checkpoint"));
-        }
-        Event::Step { step, loss, tokens_per_second, .. } => {
-            progress.set_position(*step);
-            progress.set_message(format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s"));
-        }
+        Event::Resumed { step } => dashboard.resumed(*step),
+        Event::Step { step, loss, tokens_per_second, .. } => dashboard.step(*step, *loss, *tokens_per_second),
         Event::Validation { step, nll, kl: Some(kl), tokens, .. } => {
-            note(format!("step {step}, {tokens} tokens: validation nll {nll:.6}, KL {kl:.6}, all rounded"));
+            let found = format!("validation nll {nll:.6}, KL {kl:.6}, all rounded");
+            dashboard.remark(&format!("step {step}, {tokens} tokens: {found}"));
         }
-        Event::Validation { step, nll, .. } => note(format!("step {step}: validation nll {nll:.6}")),
-        Event::Checkpoint { step } => note(format!("step {step}: checkpoint")),
+        Event::Validation { step, nll, .. } => {
+            dashboard.remark(&format!("step {step}: validation nll {nll:.6}"));
+        }
+        Event::Checkpoint { step } => dashboard.checkpoint(*step),
     }
+    dashboard.event(event)
 }
 
 fn rows(what: &str, report: &ExamplesReport) -> String {

@@ -9,15 +9,16 @@ use engine::generate::{GenerateOptions, generate};
 use engine::sampler::Sampling;
 use engine::tokenizer::EncodeOptions;
 use engine::{EngineError, LoadOptions, Model, Sequence};
-use indicatif::ProgressBar;
 use train::TrainError;
 use train::data::{PrepareOptions, learn, prepare};
 use train::trainer::{Config, Ended, Event, Run};
 
+use super::dashboard::Dashboard;
 use super::{load, training_page};
 use crate::args::{
     DataArgs, DataCommand, DataPrepareArgs, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs, TrainArgs,
 };
+use crate::failure::Stopped;
 use crate::output::{self, Output};
 
 /// Set by Ctrl-C.
@@ -68,12 +69,14 @@ pub(crate) fn train(args: &TrainArgs, out: &mut Output) -> Result<()> {
     };
     ctrlc::set_handler(|| STOP.store(true, std::sync::atomic::Ordering::Relaxed))
         .context("cannot catch Ctrl-C")?;
-    let progress = output::step_progress()?;
-    progress.set_length(run.config.training.steps);
+    let mut dashboard = Dashboard::new(&args.output, !args.plain && !args.json)?;
+    dashboard.set_steps(run.config.training.steps);
     let config = load::file(&args.config)?;
-    let (mut printed, mut page) = (Ok(()), Ok(()));
+    let (mut shown, mut printed, mut page) = (Ok(()), Ok(()), Ok(()));
     let ended = run.train(&STOP, &mut sample, &mut |event| {
-        show(event, &progress);
+        if shown.is_ok() {
+            shown = show(event, &mut dashboard);
+        }
         if matches!(event, Event::Checkpoint { .. }) && page.is_ok() {
             page = training_page::write(&args.output, &config);
         }
@@ -81,35 +84,29 @@ pub(crate) fn train(args: &TrainArgs, out: &mut Output) -> Result<()> {
             printed = out.json(event).and_then(|()| out.flush());
         }
     });
-    progress.finish_and_clear();
+    dashboard.finish();
     let ended = ended?;
+    shown?;
     printed?;
     page?;
     if ended == Ended::Stopped {
-        output::note("stopped: a checkpoint holds what was done, --resume goes on");
+        return Err(Stopped.into());
     }
     if args.json { Ok(()) } else { out.line(&args.output.join("model").display().to_string()) }
 }
 
-/// An event for the user; the bar draws nothing where there is no terminal.
-fn show(event: &Event, progress: &ProgressBar) {
-    let note = |text: String| progress.suspend(|| output::note(&text));
+/// An event for the user.
+fn show(event: &Event, dashboard: &mut Dashboard) -> Result<()> {
     match event {
-        Event::Resumed { step } => {
-            progress.set_position(*step);
-            progress.reset_eta();
-            note(format!("step {step}: going on from the checkpoint"));
-        }
-        Event::Step { step, loss, tokens_per_second, .. } => {
-            progress.set_position(*step);
-            progress.set_message(format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s"));
-        }
+        Event::Resumed { step } => dashboard.resumed(*step),
+        Event::Step { step, loss, tokens_per_second, .. } => dashboard.step(*step, *loss, *tokens_per_second),
         Event::Validation { step, name, nll, bits_per_byte } => {
-            note(format!("step {step}: {name}: nll {nll:.6}, bits per byte {bits_per_byte:.4}"));
+            dashboard.remark(&format!("step {step}: {name}: nll {nll:.6}, bits per byte {bits_per_byte:.4}"));
         }
-        Event::Sample { step, text } => note(format!("step {step}: {text}")),
-        Event::Checkpoint { step } => note(format!("step {step}: checkpoint")),
+        Event::Sample { step, text } => dashboard.remark(&format!("step {step}: {text}")),
+        Event::Checkpoint { step } => dashboard.checkpoint(*step),
     }
+    dashboard.event(event)
 }
 
 /// Tokens of a sample text.
