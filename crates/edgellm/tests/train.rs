@@ -168,3 +168,42 @@ fn ctrl_c_at_a_terminal_stops_a_training_that_goes_on_as_if_it_had_not() {
     let first: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
     assert_eq!((&first["event"], &first["step"]), (&json!("step"), &json!(1)));
 }
+
+/// Texts of a Parquet file that another library wrote, a text that came before in other words, and one that nearly did.
+#[test]
+fn data_prepare_reads_parquet_and_finds_near_duplicates() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    let parquet = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/parquet/snappy.parquet");
+    let words: Vec<String> = (0..120).map(|i| format!("word{}", i * i % 997)).collect();
+    let nearly = words.join(" ").to_uppercase().replace("WORD36 ", "other ");
+    let other: Vec<String> = words.iter().rev().cloned().collect();
+    fs::write(folder.join("a.txt"), words.join(" ")).unwrap();
+    fs::write(folder.join("b.txt"), format!("{}\n<|endoftext|>\n{nearly}", other.join(" "))).unwrap();
+    let prepare = |options: &str| -> Value {
+        let input = format!("--valid a.txt --input b.txt {}", parquet.display());
+        let args =
+            format!("data prepare {input} --tokenizer tokenizer.json --output shards --json {options}");
+        serde_json::from_str(&edgellm(folder, &args)).unwrap()
+    };
+    let report = prepare("");
+    assert_eq!(report["duplicates"], 1);
+    assert_eq!((&report["train"]["documents"], &report["near_duplicates"]), (&json!(6), &json!(1)));
+    let example = &report["near_duplicate_examples"][0];
+    assert_eq!((&example["file"], &example["document"]), (&json!("b.txt"), &json!(2)));
+    assert_eq!((&example["like_file"], &example["like_document"]), (&json!("a.txt"), &json!(1)));
+    assert!(example["similarity"].as_f64().unwrap() >= 0.8, "{example}");
+    let report = prepare("--near-duplicates drop");
+    assert_eq!((&report["train"]["documents"], &report["near_duplicates"]), (&json!(5), &json!(1)));
+    let report = prepare("--near-duplicates ignore");
+    assert_eq!((&report["train"]["documents"], &report["near_duplicates"]), (&json!(6), &json!(0)));
+
+    let wrong = format!(
+        "data prepare --input {} --field id --tokenizer tokenizer.json --output no",
+        parquet.display()
+    );
+    let output = command(folder, &wrong).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("snappy.parquet: column id holds no texts"));
+}

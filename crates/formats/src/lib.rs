@@ -16,6 +16,7 @@ pub mod hf;
 pub mod int4;
 pub mod limits;
 pub mod llama2c;
+pub mod parquet;
 pub mod peft;
 pub mod reader;
 pub mod safetensors_file;

@@ -8,6 +8,8 @@ use std::alloc::System;
 use formats::checkpoint::Checkpoint;
 use formats::gguf::Gguf;
 use formats::llama2c::Header;
+use formats::parquet::Parquet;
+use formats::parquet::pages::{Dictionary, next_page};
 use formats::writer::WriteError;
 use formats::{safetensors_file, tmac_v1, tokenizer_file};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -59,6 +61,7 @@ fn parsers_allocate_in_proportion_to_the_file() {
     let n = allocated(|| assert!(safetensors_file::parse(&claim).is_err()));
     assert!(n < 2048, "{n} bytes for a refused safetensors header");
 
+    parquet_claims();
     family_claims();
     family_density();
 
@@ -92,6 +95,35 @@ fn parsers_allocate_in_proportion_to_the_file() {
         assert_eq!(gguf.array("k").unwrap().unwrap().strings().unwrap().count() as u64, count);
     });
     assert!(n < 2048, "{n} bytes for a vocabulary of {} in place", bytes.len());
+}
+
+/// Directories of Parquet that promise lists, columns and values that are not there.
+fn parquet_claims() {
+    let file = |footer: &[u8]| {
+        let len = u32::try_from(footer.len()).unwrap().to_le_bytes();
+        [b"PAR1", footer, &len, b"PAR1"].concat()
+    };
+    let many = [0xfe, 0xff, 0xff, 0xff, 0x0f];
+    let root = [&[0x15, 2, 0x19, 0x2c, 0x48, 1, b'r', 0x15], &many[..], &[0]].concat();
+    let group = [&[0x35, 0, 0x18, 1, b'a', 0x15], &many[..], &[0, 0]].concat();
+    for claim in [
+        file(&[&[0x29, 0xfc], &many[..]].concat()),
+        file(&[&[0x49, 0xfc], &many[..]].concat()),
+        file(&[root, group].concat()),
+    ] {
+        let n = allocated(|| assert!(Parquet::parse(&claim).is_err()));
+        assert!(n < 2048, "{n} bytes for a refused file of {}", claim.len());
+    }
+    // A page of a dictionary with as many values.
+    let page = [&[0x15, 4, 0x15, 8, 0x15, 8, 0x4c, 0x15], &many[..], &[0, 0], &[0; 4]].concat();
+    let page = next_page(&mut &page[..]).unwrap().unwrap();
+    let n = allocated(|| assert!(Dictionary::new(&page, vec![0; 4]).is_err()));
+    assert!(n < 2048, "{n} bytes for a refused dictionary");
+    // And one that is what it says.
+    let bytes =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/parquet/plain.parquet")).unwrap();
+    let n = allocated(|| Parquet::parse(&bytes).unwrap());
+    assert!(n < 16 * bytes.len(), "{n} bytes for a file of {}", bytes.len());
 }
 
 /// Headers of the llama2.c family in front of nothing: every format, every field at its limit.

@@ -31,7 +31,8 @@ pub(crate) use model::{Activations, I2s, Kernel, KvCache, ModelArgs, RunArgs, Sa
 pub(crate) use quantize::{CalibrateArgs, QuantizeArgs};
 pub(crate) use serve::{ConfigAction, ConfigArgs, DefaultsArgs, LogLevel, ModelsArgs, ServeArgs};
 pub(crate) use train::{
-    DataArgs, DataCommand, DataPrepareArgs, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs, TrainArgs,
+    DataArgs, DataCommand, DataPrepareArgs, NearArg, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs,
+    TrainArgs,
 };
 
 /// Language models where there is no GPU.

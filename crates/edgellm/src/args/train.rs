@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// Learn a vocabulary from a text.
 #[derive(Debug, Args)]
@@ -26,8 +26,8 @@ pub(crate) enum TokenizerCommand {
 /// Its token 0, <|endoftext|>, begins and ends a text.
 #[derive(Debug, Args)]
 pub(crate) struct TokenizerTrainArgs {
-    /// Texts: plain, .jsonl or .csv, also compressed (.xz, .zst, .gz). Documents of plain text stand between lines
-    /// <|endoftext|>
+    /// Texts: plain, .jsonl or .csv, also compressed (.xz, .zst, .gz), or .parquet. Documents of plain text stand between
+    /// lines <|endoftext|>
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) data: Vec<PathBuf>,
     /// Tokens in all
@@ -36,7 +36,7 @@ pub(crate) struct TokenizerTrainArgs {
     /// The file to write
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// Field or column of the text in .jsonl and .csv
+    /// Field or column of the text in .jsonl, .csv and .parquet
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) field: String,
 }
@@ -46,7 +46,8 @@ pub(crate) struct TokenizerTrainArgs {
 #[command(after_help = "\
 Examples:
   edgellm data prepare --input stories.txt.xz --tokenizer tokenizer.json --valid-fraction 0.01 --output data/stories
-  edgellm data prepare --input train.jsonl --valid valid.jsonl --field story --tokenizer tokenizer.json --output data/own")]
+  edgellm data prepare --input train.jsonl --valid valid.jsonl --field story --tokenizer tokenizer.json --output data/own
+  edgellm data prepare --input *.parquet --tokenizer tokenizer.json --near-duplicates drop --output data/web")]
 pub(crate) struct DataArgs {
     #[command(subcommand)]
     pub(crate) command: DataCommand,
@@ -63,8 +64,8 @@ pub(crate) enum DataCommand {
 /// A document whose text came before is left out, those of --valid first.
 #[derive(Debug, Args)]
 pub(crate) struct DataPrepareArgs {
-    /// Texts to train on: plain, .jsonl or .csv, also compressed (.xz, .zst, .gz). Documents of plain text stand between
-    /// lines <|endoftext|>
+    /// Texts to train on: plain, .jsonl or .csv, also compressed (.xz, .zst, .gz), or .parquet. Documents of plain text
+    /// stand between lines <|endoftext|>
     #[arg(long, short, value_name = "FILE", num_args = 1.., required_unless_present = "valid")]
     pub(crate) input: Vec<PathBuf>,
     /// Texts to validate on
@@ -79,15 +80,29 @@ pub(crate) struct DataPrepareArgs {
     /// The part of the documents to train on that is kept to validate on
     #[arg(long, value_name = "PART", default_value_t = 0.0)]
     pub(crate) valid_fraction: f64,
-    /// Field or column of the text in .jsonl and .csv
+    /// Field or column of the text in .jsonl, .csv and .parquet
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) field: String,
     /// Chooses the documents of --valid-fraction
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Print one JSON object: train, valid, duplicates
+    /// What is done about documents that have about 80 % of their groups of five words in common with one before
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = NearArg::Report)]
+    pub(crate) near_duplicates: NearArg,
+    /// Print one JSON object: train, valid, duplicates, near_duplicates, near_duplicate_examples, not_remembered
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What is done about documents that are nearly the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NearArg {
+    /// Nobody looks for them
+    Ignore,
+    /// They are counted, and the first few are shown
+    Report,
+    /// The later one is left out, too
+    Drop,
 }
 
 /// Train a model from scratch.

@@ -10,13 +10,14 @@ use engine::sampler::Sampling;
 use engine::tokenizer::EncodeOptions;
 use engine::{EngineError, LoadOptions, Model, Sequence};
 use train::TrainError;
-use train::data::{PrepareOptions, learn, prepare};
+use train::data::{NearDuplicates, PrepareOptions, PrepareReport, learn, prepare};
 use train::trainer::{Config, Ended, Event, Run};
 
 use super::dashboard::Dashboard;
 use super::{load, training_page};
 use crate::args::{
-    DataArgs, DataCommand, DataPrepareArgs, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs, TrainArgs,
+    DataArgs, DataCommand, DataPrepareArgs, NearArg, TokenizerArgs, TokenizerCommand, TokenizerTrainArgs,
+    TrainArgs,
 };
 use crate::failure::Stopped;
 use crate::output::{self, Output};
@@ -35,7 +36,17 @@ pub(crate) fn tokenizer(args: &TokenizerArgs, out: &mut Output) -> Result<()> {
 /// `edgellm data`.
 pub(crate) fn data(args: &DataArgs, out: &mut Output) -> Result<()> {
     let DataCommand::Prepare(args) = &args.command;
-    let DataPrepareArgs { input, valid, tokenizer, output, valid_fraction, field, seed, json } = args;
+    let DataPrepareArgs {
+        input,
+        valid,
+        tokenizer,
+        output,
+        valid_fraction,
+        field,
+        seed,
+        json,
+        near_duplicates,
+    } = args;
     let options = PrepareOptions {
         train: input.clone(),
         valid: valid.clone(),
@@ -43,6 +54,11 @@ pub(crate) fn data(args: &DataArgs, out: &mut Output) -> Result<()> {
         field: field.clone(),
         tokenizer: tokenizer.clone(),
         seed: *seed,
+        near_duplicates: match near_duplicates {
+            NearArg::Ignore => NearDuplicates::Ignore,
+            NearArg::Report => NearDuplicates::Report,
+            NearArg::Drop => NearDuplicates::Drop,
+        },
     };
     let report = prepare(&options, output, &mut |file| output::note(&format!("{}", file.display())))?;
     if *json {
@@ -55,7 +71,37 @@ pub(crate) fn data(args: &DataArgs, out: &mut Output) -> Result<()> {
         ));
     }
     output::note(&format!("{} documents came twice and were left out", report.duplicates));
+    near_duplicates_of(&report, *near_duplicates);
     out.line(&output.display().to_string())
+}
+
+/// Tells of documents that are nearly the same.
+fn near_duplicates_of(report: &PrepareReport, what: NearArg) {
+    if report.near_duplicates > 0 {
+        let become_of = match what {
+            NearArg::Drop => "were left out",
+            _ => "were kept (--near-duplicates drop leaves them out)",
+        };
+        let count = report.near_duplicates;
+        output::note(&format!("{count} documents are nearly the same as one before and {become_of}:"));
+    }
+    for example in &report.near_duplicate_examples {
+        output::note(&format!(
+            "  {} document {}: {:.0} % as in {} document {}: {:?}",
+            example.file.display(),
+            example.document,
+            example.similarity * 100.0,
+            example.like_file.display(),
+            example.like_document,
+            example.begins
+        ));
+    }
+    if report.not_remembered > 0 {
+        let count = report.not_remembered;
+        output::note(&format!(
+            "near duplicates of {count} documents were not looked for: too many came before"
+        ));
+    }
 }
 
 /// `edgellm train`.

@@ -63,6 +63,11 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     let adapter = r#"{"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":["q_proj","v_proj"],"bias":"none","rank_pattern":{},"use_rslora":true}"#;
     seeds.push(("peft_config", "lora".into(), adapter.into()));
+    let parquet = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/parquet");
+    for name in ["plain", "dictionary", "nested"] {
+        let file = fs::read(parquet.join(format!("{name}.parquet"))).unwrap();
+        seeds.push(("parquet", name.into(), file));
+    }
     seeds
 }
 
@@ -139,6 +144,7 @@ fn seeds_are_accepted() {
             "safetensors" => formats::safetensors_file::parse(&bytes).err(),
             "token_shard" => formats::token_shard::TokenShard::parse(&bytes).err(),
             "peft_config" => formats::peft::PeftConfig::parse(&bytes).err(),
+            "parquet" => formats::parquet::Parquet::parse(&bytes).err(),
             "shard_index" => formats::hf::ShardIndex::parse(&bytes).err(),
             "hf_config" if name == "generation" => formats::hf::generation_eos_ids(&bytes).err(),
             "hf_config" => formats::hf::HfConfig::parse(&bytes).err(),

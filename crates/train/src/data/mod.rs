@@ -2,6 +2,8 @@
 
 mod batches;
 mod examples;
+mod near;
+mod parquet;
 mod prepare;
 mod shards;
 mod text;
@@ -9,7 +11,7 @@ mod vocabulary;
 
 pub use batches::{Sampler, Source, validation};
 pub use examples::{Encoding, Example, ExamplesReport, examples};
-pub use prepare::{PrepareOptions, PrepareReport, ShardReport, prepare};
+pub use prepare::{NearDuplicate, NearDuplicates, PrepareOptions, PrepareReport, ShardReport, prepare};
 pub use shards::shard_rows;
 pub use text::{DOCUMENT_END, each_document};
 pub use vocabulary::learn;

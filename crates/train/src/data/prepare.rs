@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
 
+use super::near::{Like, MAX_DOCUMENTS, Near};
 use super::text::{each_document, read_text};
 use super::vocabulary::tokenizer_config;
 use crate::error::TrainError;
@@ -30,6 +31,20 @@ pub struct PrepareOptions {
     pub tokenizer: PathBuf,
     /// Chooses the documents that are kept for validation.
     pub seed: u64,
+    /// What is done about documents that are nearly the same as one before.
+    pub near_duplicates: NearDuplicates,
+}
+
+/// What is done about documents that are nearly the same as one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NearDuplicates {
+    /// Nobody looks for them.
+    Ignore,
+    /// They are counted.
+    #[default]
+    Report,
+    /// They are counted and left out.
+    Drop,
 }
 
 /// What one shard holds.
@@ -43,8 +58,25 @@ pub struct ShardReport {
     pub bytes: u64,
 }
 
+/// A document that is nearly the same as one before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NearDuplicate {
+    /// The part of their groups of five words that both have, as estimated.
+    pub similarity: f64,
+    /// Its file.
+    pub file: PathBuf,
+    /// Its number in the file, from 1 on.
+    pub document: usize,
+    /// The file of the one before.
+    pub like_file: PathBuf,
+    /// The number of the one before.
+    pub like_document: usize,
+    /// How it begins.
+    pub begins: String,
+}
+
 /// What became of the texts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PrepareReport {
     /// `train.tokens`
     pub train: ShardReport,
@@ -52,6 +84,68 @@ pub struct PrepareReport {
     pub valid: ShardReport,
     /// Documents left out because the same text came before.
     pub duplicates: usize,
+    /// Documents of whose groups of five words a document before has about 80 % or more.
+    pub near_duplicates: usize,
+    /// The first few of them.
+    pub near_duplicate_examples: Vec<NearDuplicate>,
+    /// Documents to which no later one was compared, because too many came before.
+    pub not_remembered: usize,
+}
+
+/// Near duplicates that the report shows.
+const EXAMPLES: usize = 5;
+
+/// Characters of a text that an example shows.
+const EXAMPLE_CHARS: usize = 60;
+
+/// Looks for near duplicates.
+struct Search<'a> {
+    what: NearDuplicates,
+    near: Near,
+    /// The file and the number of each document that is remembered.
+    places: Vec<(u32, u32)>,
+    files: Vec<&'a Path>,
+}
+
+impl<'a> Search<'a> {
+    fn new(options: &'a PrepareOptions) -> Self {
+        let files = options.valid.iter().chain(&options.train).map(PathBuf::as_path).collect();
+        Self { what: options.near_duplicates, near: Near::new(MAX_DOCUMENTS), places: Vec::new(), files }
+    }
+
+    /// Whether a document, the `number`th of a file, is to be kept.
+    fn keeps(&mut self, text: &str, file: usize, number: usize, report: &mut PrepareReport) -> bool {
+        let look = match self.what {
+            NearDuplicates::Ignore => None,
+            _ => self.near.look(text),
+        };
+        let Some(look) = look else { return true };
+        if let Some(Like { document, similarity }) = look.like {
+            report.near_duplicates += 1;
+            if report.near_duplicate_examples.len() < EXAMPLES {
+                let (like_file, like_document) = self.places[document];
+                report.near_duplicate_examples.push(NearDuplicate {
+                    similarity,
+                    file: self.files[file].to_owned(),
+                    document: number,
+                    like_file: self.files[like_file as usize].to_owned(),
+                    like_document: like_document as usize,
+                    begins: text.chars().take(EXAMPLE_CHARS).collect(),
+                });
+            }
+            if self.what == NearDuplicates::Drop {
+                return false;
+            }
+        }
+        match self.near.remember(&look) {
+            true => {
+                let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                self.places.push((narrow(file), narrow(number)));
+            }
+            false => report.not_remembered += 1,
+        }
+        true
+    }
 }
 
 /// A shard in the making.
@@ -89,7 +183,7 @@ impl Shard {
 
 /// Writes `train.tokens`, `valid.tokens`, `tokenizer.json` and `tokenizer_config.json` into `output`, a folder that is made
 /// where it is not there. A document whose text came before is left out; validation texts come first, so that nothing of
-/// them stays in the training text. `progress` hears of each file before it is read.
+/// them stays in the training text. Documents that are nearly the same as one before are looked for in the same order. `progress` hears of each file before it is read.
 ///
 /// # Errors
 /// Texts that cannot be read, with the line; a tokenizer without a token that begins a text; texts without documents.
@@ -110,19 +204,27 @@ pub fn prepare(
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
     let mut seen = HashSet::new();
     let mut report = PrepareReport::default();
+    let mut search = Search::new(options);
+    let mut nth = 0;
     let (mut train, mut valid) = (Shard::default(), Shard::default());
     for (files, for_training) in [(&options.valid, false), (&options.train, true)] {
         for file in files {
             progress(file);
+            let mut number = 0;
             each_document(file, &options.field, &mut |document| {
+                number += 1;
                 if !seen.insert(fingerprint(document.as_bytes())) {
                     report.duplicates += 1;
+                    return Ok(());
+                }
+                if !search.keeps(document, nth, number, &mut report) {
                     return Ok(());
                 }
                 let drawn = random.next_u64() as f64 / u64::MAX as f64;
                 let keep = for_training && drawn >= options.valid_fraction;
                 if keep { &mut train } else { &mut valid }.push(&tokenizer, document)
             })?;
+            nth += 1;
         }
     }
     if train.ends.is_empty() && valid.ends.is_empty() {

@@ -1,4 +1,4 @@
-//! Documents out of files: plain text, JSON lines and CSV, as they are or compressed.
+//! Documents out of files: plain text, JSON lines and CSV, as they are or compressed, and Parquet.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::parquet;
 use crate::error::TrainError;
 
 /// What separates the documents of a plain text: a line of its own.
@@ -29,17 +30,24 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead>, String), TrainError> {
     })
 }
 
-/// Calls `each` with every document of a file that is not empty: of `.jsonl` and `.csv` the field or column `field` of
-/// every row, of any other file what lies between lines `<|endoftext|>`, without line breaks before it.
+/// Calls `each` with every document of a file that is not empty: of `.jsonl`, `.csv` and `.parquet` the field or column
+/// `field` of every row, of any other file what lies between lines `<|endoftext|>`, without line breaks before it.
 ///
 /// # Errors
-/// A file that cannot be read, is not UTF-8, or a row without the field, with its line; and what `each` returns.
+/// A file that cannot be read, is not UTF-8, or a row without the field, with its line or row group; and what `each` returns.
 pub fn each_document(
     path: &Path,
     field: &str,
     each: &mut dyn FnMut(&str) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
+    if path.extension().is_some_and(|ending| ending == "parquet") {
+        return parquet::each_text(path, field, each);
+    }
     let (mut file, name) = open(path)?;
+    if name.ends_with(".parquet") {
+        let problem = "a Parquet file is read as it is: unpack it";
+        return Err(TrainError::input(path.display().to_string(), problem));
+    }
     if name.ends_with(".csv") {
         return each_record(path, file, field, each);
     }
