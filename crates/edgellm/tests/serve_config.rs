@@ -36,6 +36,13 @@ fn flags_go_before_the_environment_and_that_before_the_file() {
         .stdout(contains(":1002").and(contains("null: {\"tokens_per_minute\":9}")));
     check(Some("1002"), &["--port", "1003", "--host", "::1"]).success().stdout(contains("[::1]:1003"));
     check(None, &["--jwks", "/nowhere", "--jwt-algorithm", "rs256"]).code(1).stderr(contains("/nowhere"));
+    // Adapters go with the file's models, and flags before both.
+    write("models = [\"null\"]\nadapters = [\"own=/models/own\", \"two=/models/two\"]\n");
+    check(None, &[]).success().stdout(contains("null, own, two\n"));
+    check(None, &["--lora", "flag=/models/flag"]).success().stdout(contains("null, flag\n"));
+    check(None, &["--model", "synthetic:bitnet-2b"]).success().stdout(contains("models   bitnet-2b\n"));
+    write("models = [\"null\"]\nadapters = [\"/models/own\"]\n");
+    check(None, &[]).code(1).stderr(contains("adapter /models/own: not a name and a folder"));
     // Without a model it is the one that the program carries.
     write("");
     check(None, &[]).success().stdout(contains("stories"));

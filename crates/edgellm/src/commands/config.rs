@@ -20,6 +20,7 @@ pub(super) struct File {
     host: Option<IpAddr>,
     port: Option<u16>,
     models: Vec<String>,
+    adapters: Vec<String>,
     any_model_name: bool,
     context: Option<usize>,
     parallel: Option<usize>,
@@ -109,6 +110,10 @@ impl File {
         let models = &mut args.models;
         if models.model.is_empty() {
             models.model = self.models;
+            // They belong to the first model of the file, and go with it.
+            if models.lora.is_empty() {
+                models.lora = self.adapters;
+            }
         }
         models.any_model_name |= self.any_model_name;
         models.context = models.context.or(self.context);

@@ -207,8 +207,10 @@ pub(super) fn models(args: &ModelsArgs) -> Result<Config> {
     let mut models: Vec<ModelSource> = models.collect::<Result<_>>()?;
     let first = models.first().map(|model| model.name.clone()).unwrap_or_default();
     for text in &args.lora {
-        let wrong =
-            || Failure::new(format!("--lora {text}: not a name and a folder"), "as in --lora NAME=DIR");
+        let wrong = || {
+            let hint = "as in --lora NAME=DIR, or adapters = [\"NAME=DIR\"] in the configuration file";
+            Failure::new(format!("adapter {text}: not a name and a folder"), hint)
+        };
         let (name, folder) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
         let origin = Origin::Adapter { base: first.clone(), folder: folder.into() };
         models.push(ModelSource { name: name.to_owned(), origin });
