@@ -6,13 +6,17 @@
 )]
 
 mod guarded;
+mod small_disk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use serde_json::{Value, json};
+use small_disk::SmallDisk;
 
 fn edgellm(folder: &Path, args: &str) -> Output {
     let mut command = Command::new(cargo_bin("edgellm"));
@@ -121,18 +125,104 @@ fn served(folder: &Path) {
     assert_ne!(base, adapted);
     let place = |name: &str, path: &str| format!("{name}={}", folder.join(path).display());
     let (model, adapter) = (place("base", "base/model"), place("korrin", "out/adapter"));
-    let args =
-        ["--no-auth", "--model", &model, "--lora", &adapter, "--activations", "f32", "--kv-cache", "f32"];
-    let server = guarded::Server::start_with(folder, &args, &[]);
-    for (name, text) in [("base", &base), ("korrin", &adapted), ("base", &base), ("korrin", &adapted)] {
-        let body = json!({ "model": name, "prompt": "What", "max_tokens": 24, "temperature": 0 });
-        let (status, answer) = server.ask("", "POST", "/v1/completions", Some(&body)).unwrap();
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        assert_eq!(status, 200, "{answer}");
-        assert_eq!(format!("What{}\n", answer["choices"][0]["text"].as_str().unwrap()), *text, "{name}");
-        assert_eq!(answer["model"], name);
+    let config = folder.join("gateway.toml");
+    fs::write(&config, format!("models = [\"{model}\"]\nadapters = [\"{adapter}\"]\n")).unwrap();
+    let flags: [&[&str]; 2] =
+        [&["--model", &model, "--lora", &adapter], &["--config", config.to_str().unwrap()]];
+    for flags in flags {
+        let args = [&["--no-auth", "--activations", "f32", "--kv-cache", "f32"], flags].concat();
+        let server = guarded::Server::start_with(folder, &args, &[]);
+        for (name, text) in [("base", &base), ("korrin", &adapted), ("base", &base), ("korrin", &adapted)] {
+            let body = json!({ "model": name, "prompt": "What", "max_tokens": 24, "temperature": 0 });
+            let (status, answer) = server.ask("", "POST", "/v1/completions", Some(&body)).unwrap();
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!(status, 200, "{answer}");
+            assert_eq!(format!("What{}\n", answer["choices"][0]["text"].as_str().unwrap()), *text, "{name}");
+            assert_eq!(answer["model"], name);
+        }
+        server.kill();
     }
-    server.kill();
+}
+
+/// The loss of each step, of several the one told last.
+fn losses(output: &Path) -> Vec<f64> {
+    let mut losses = Vec::new();
+    for line in fs::read_to_string(output.join("log.jsonl")).unwrap().lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        if event["event"] == "step" {
+            let step = event["step"].as_u64().unwrap() as usize;
+            losses.resize(losses.len().max(step), f64::NAN);
+            losses[step - 1] = event["loss"].as_f64().unwrap();
+        }
+    }
+    losses
+}
+
+/// SIGINT to the program itself, and a disk on which there is room for one checkpoint: both can go on without a difference.
+#[test]
+fn a_fine_tuning_that_is_stopped_or_whose_disk_is_full_goes_on_as_if_it_were_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    model(folder);
+    let rows = examples().join("fine-tune/train.jsonl").canonicalize().unwrap();
+    let finetune = |options: &str| {
+        let fixed = "--epochs 3 --lora-r 20 --learning-rate 0.01 --threads 2 --checkpoint-every 8";
+        let data = rows.display();
+        format!("finetune --base-model base/model --data {data} {fixed} {options}")
+    };
+    done(folder, &finetune("--output whole"));
+    let whole = losses(&folder.join("whole"));
+    assert_eq!(whole.len(), 36);
+
+    let mut child = Command::new(cargo_bin("edgellm"));
+    child.args(finetune("--output stopped").split_whitespace()).current_dir(folder);
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !folder.join("stopped/checkpoint-00000008").exists() {
+        sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let stopped = losses(&folder.join("stopped")).len();
+    assert!(folder.join(format!("stopped/checkpoint-{stopped:08}/adapter_model.safetensors")).exists());
+    assert!(stopped < 36 && !folder.join("stopped/adapter_model.safetensors").exists());
+    done(folder, &finetune("--output stopped --resume"));
+    assert_eq!(losses(&folder.join("stopped")), whole);
+    let adapter = |output: &str| fs::read(folder.join(output).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("stopped") == adapter("whole"));
+
+    // A learning rate that no model stands: the rows are named, and the checkpoint before stays.
+    let broken = edgellm(
+        folder,
+        &finetune("--output broken --method full").replace("0.01", "3e38").replace("every 8", "every 1"),
+    );
+    let error = String::from_utf8(broken.stderr).unwrap();
+    assert_eq!(broken.status.code(), Some(1), "{error}");
+    let (step, rest) = error.rsplit_once("error: step ").unwrap().1.split_once(": the ").unwrap();
+    let (lines, rest) = rest.split_once(", on lines ").unwrap().1.split_once(" of /").unwrap();
+    let lines: Vec<usize> = lines.split(", ").map(|line| line.parse().unwrap()).collect();
+    assert!(
+        lines.len() == 8 && lines.iter().all(|line| (1..=96).contains(line)) && lines.is_sorted(),
+        "{error}"
+    );
+    let kept = format!("train.jsonl: nothing was changed since the checkpoint of step {step}\n");
+    assert!(rest.ends_with(&kept), "{error}");
+    assert!(folder.join(format!("broken/checkpoint-{step:0>8}/state.json")).exists(), "{error}");
+
+    let Some(disk) = SmallDisk::mount(&folder.join("disk"), 1024) else { return };
+    let full = edgellm(folder, &finetune("--output disk/run"));
+    let error = String::from_utf8(full.stderr).unwrap();
+    assert_eq!(full.status.code(), Some(1), "{error}");
+    let last = error.lines().last().unwrap();
+    assert!(
+        last.starts_with("error: disk/run/") && last.contains("No space left on device (os error 28)"),
+        "{error}"
+    );
+    // The checkpoint is an adapter that the engine reads.
+    done(folder, "generate base/model --lora disk/run/checkpoint-00000008 --prompt What -n 4");
+    assert!(!folder.join("disk/run/checkpoint-00000016").exists());
+    disk.grow(16384);
+    done(folder, &finetune("--output disk/run --resume"));
+    assert_eq!(losses(&folder.join("disk/run")), whole);
 }
 
 #[test]

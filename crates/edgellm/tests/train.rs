@@ -1,5 +1,11 @@
 //! Training through the command itself: from a text to a model, killed in between, or stopped at a terminal.
-#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside #[test] functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests stand outside #[test] functions"
+)]
+
+mod small_disk;
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +17,7 @@ use assert_cmd::cargo::cargo_bin;
 use rexpect::process::WaitStatus;
 use rexpect::session::spawn_command;
 use serde_json::{Value, json};
+use small_disk::SmallDisk;
 
 fn edgellm(folder: &Path, args: &str) -> String {
     let output = command(folder, args).output().unwrap();
@@ -167,6 +174,35 @@ fn ctrl_c_at_a_terminal_stops_a_training_that_goes_on_as_if_it_had_not() {
     let events = edgellm(folder, &format!("{TRAIN} --output events --json"));
     let first: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
     assert_eq!((&first["event"], &first["step"]), (&json!("step"), &json!(1)));
+}
+
+/// The disk has room for a checkpoint and not for two: the error says so, the first stays, and with more room the training
+/// goes on as if it had not been cut off.
+#[test]
+fn a_full_disk_ends_a_training_and_costs_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    prepare(folder);
+    let Some(disk) = SmallDisk::mount(&folder.join("disk"), 1024) else { return };
+    edgellm(folder, &format!("{TRAIN} --output whole"));
+    let output = command(folder, &format!("{TRAIN} --output disk/run")).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let last = error.lines().last().unwrap();
+    assert!(
+        last.starts_with("error: disk/run/") && last.contains("No space left on device (os error 28)"),
+        "{error}"
+    );
+    let checkpoint = folder.join("disk/run/checkpoint-00000010");
+    for name in ["state.json", "model.safetensors", "optimizer.safetensors"] {
+        assert!(checkpoint.join(name).exists(), "{name}: {error}");
+    }
+    assert!(!folder.join("disk/run/.checkpoint.part").exists());
+    // What was written last can be read, too.
+    edgellm(folder, "generate disk/run/model --prompt Once -n 4");
+    disk.grow(8192);
+    edgellm(folder, &format!("{TRAIN} --output disk/run --resume"));
+    assert_eq!(log(&folder.join("disk/run")), log(&folder.join("whole")));
 }
 
 /// Texts of a Parquet file that another library wrote, a text that came before in other words, and one that nearly did.

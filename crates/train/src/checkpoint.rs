@@ -39,7 +39,11 @@ pub(crate) fn write(
         fs::remove_dir_all(&part).map_err(&io)?;
     }
     fs::create_dir_all(&part).map_err(&io)?;
-    fill(&part)?;
+    if let Err(error) = fill(&part) {
+        // On a full disk what is half written is in the way of all else. It is taken away next time if not now.
+        let _ = fs::remove_dir_all(&part);
+        return Err(error);
+    }
     let whole = folder(output, step);
     if whole.exists() {
         fs::remove_dir_all(&whole).map_err(TrainError::io(&whole))?;

@@ -61,7 +61,7 @@ pub enum TrainError {
     Engine(#[from] EngineError),
     /// The loss or its derivatives are no numbers any more.
     #[error(
-        "step {step}: the {what} is {value}: nothing was changed since the checkpoint of step {checkpoint}"
+        "step {step}: the {what} is {value}, on {batch}: nothing was changed since the checkpoint of step {checkpoint}"
     )]
     NotFinite {
         /// The step.
@@ -70,6 +70,8 @@ pub enum TrainError {
         what: &'static str,
         /// What it is.
         value: f64,
+        /// What was learned from in this step: lines of a file, or documents of data sets.
+        batch: String,
         /// The last step that is in a checkpoint; 0: none is.
         checkpoint: u64,
     },
@@ -79,6 +81,16 @@ impl TrainError {
     /// For `map_err`.
     pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
         |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// A list of numbers that is not longer than an error should be.
+    pub(crate) fn list(numbers: &[usize]) -> String {
+        const MOST: usize = 16;
+        let shown: Vec<String> = numbers.iter().take(MOST).map(usize::to_string).collect();
+        match numbers.len().saturating_sub(MOST) {
+            0 => shown.join(", "),
+            more => format!("{} and {more} more", shown.join(", ")),
+        }
     }
 
     pub(crate) fn input(what: impl Into<String>, problem: impl Into<String>) -> Self {

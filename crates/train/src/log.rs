@@ -15,10 +15,15 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Goes on with the log of a folder.
+    /// Goes on with the log of a folder. A line that was cut off, by a full disk or a kill, is taken away.
     pub(crate) fn open(output: &Path) -> Result<Self, TrainError> {
         let path = output.join("log.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::io(&path))?;
+        let written = std::fs::read(&path).map_err(TrainError::io(&path))?;
+        let whole = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        if whole < written.len() {
+            file.set_len(whole as u64).map_err(TrainError::io(&path))?;
+        }
         Ok(Self { path, file })
     }
 

@@ -333,6 +333,7 @@ fn token_shards_are_rows_and_what_does_not_go_is_said() {
         field: "text".to_owned(),
         tokenizer: base.join("tokenizer.json"),
         seed: 1,
+        ..PrepareOptions::default()
     };
     prepare(&options, &shards, &mut |_| ()).unwrap();
     let (rows, report) = shard_rows(&shards.join("train.tokens"), &own.tokenizer, 12).unwrap();

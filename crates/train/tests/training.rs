@@ -209,6 +209,16 @@ fn data_and_configurations_that_do_not_go_together_are_refused_by_name() {
         c.training.checkpoint_every = 1;
     }));
     assert!(broken.contains("nothing was changed since the checkpoint of step"), "{broken}");
+    let (step, rest) = broken.split_once(": the ").unwrap();
+    let (_, rest) = rest.split_once(", on documents ").unwrap();
+    let (documents, checkpoint) = rest.split_once(" of stories: nothing was changed").unwrap();
+    assert!(documents.split(", ").all(|i| (1..=60).contains(&i.parse::<usize>().unwrap())), "{broken}");
+    assert_eq!(checkpoint.rsplit(' ').next(), step.rsplit(' ').next(), "{broken}");
+    let last = folder.join(format!("refused/checkpoint-{:0>8}", step.rsplit(' ').next().unwrap()));
+    assert!(
+        last.join("state.json").exists() && folder.join("refused/model/config.json").exists(),
+        "{broken}"
+    );
     let path = folder.join("config.toml");
     let reads = |text: &str| {
         fs::write(&path, text).unwrap();

@@ -71,24 +71,44 @@ impl<'a> Sampler<'a> {
     pub fn batch(&mut self, sequences: usize) -> Batch {
         let mut batch = Batch { seq_len: self.seq_len, ..Batch::default() };
         for _ in 0..sequences {
-            let (chosen, drawn) = self.draw();
-            let shard = self.sources[chosen].shard;
-            let pieces = (shard.len() / self.seq_len).max(1);
-            let course = &mut self.courses[chosen];
-            if course.epoch != drawn / pieces {
-                course.epoch = drawn / pieces;
-                let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-                random.set_stream(1 + ((chosen as u64) << 32) + course.epoch as u64);
-                course.order = (0..u32::try_from(pieces).unwrap_or(u32::MAX)).collect();
-                for i in (1..course.order.len()).rev() {
-                    course.order.swap(i, (random.next_u64() % (i as u64 + 1)) as usize);
-                }
-                course.shift = (random.next_u64() % self.seq_len as u64) as usize;
-            }
-            let start = course.order[drawn % pieces] as usize * self.seq_len + course.shift;
-            self.push_sequence(shard, start % shard.len().max(1), &mut batch);
+            let (chosen, start) = self.piece();
+            self.push_sequence(self.sources[chosen].shard, start, &mut batch);
         }
         batch
+    }
+
+    /// What the next sequences would be made of: of each the source, and its documents by their numbers from 1 on.
+    pub fn documents(&mut self, sequences: usize) -> Vec<(usize, Vec<usize>)> {
+        let mut of_all = Vec::new();
+        for _ in 0..sequences {
+            let (chosen, start) = self.piece();
+            let shard = self.sources[chosen].shard;
+            let first = partition_point(shard.documents(), |i| shard.document_end(i) <= start);
+            let end = start + self.seq_len;
+            let behind = (first..shard.documents()).find(|&i| shard.document_end(i) >= end);
+            of_all.push((chosen, (first + 1..=behind.map_or(shard.documents(), |last| last + 1)).collect()));
+        }
+        of_all
+    }
+
+    /// The next piece: its source, and where it begins there.
+    fn piece(&mut self) -> (usize, usize) {
+        let (chosen, drawn) = self.draw();
+        let shard = self.sources[chosen].shard;
+        let pieces = (shard.len() / self.seq_len).max(1);
+        let course = &mut self.courses[chosen];
+        if course.epoch != drawn / pieces {
+            course.epoch = drawn / pieces;
+            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+            random.set_stream(1 + ((chosen as u64) << 32) + course.epoch as u64);
+            course.order = (0..u32::try_from(pieces).unwrap_or(u32::MAX)).collect();
+            for i in (1..course.order.len()).rev() {
+                course.order.swap(i, (random.next_u64() % (i as u64 + 1)) as usize);
+            }
+            course.shift = (random.next_u64() % self.seq_len as u64) as usize;
+        }
+        let start = course.order[drawn % pieces] as usize * self.seq_len + course.shift;
+        (chosen, start % shard.len().max(1))
     }
 
     /// A sequence that begins with id `start` of the shard, or with the mark of the document that begins there.
@@ -235,6 +255,30 @@ mod tests {
         let mut drawn = Sampler::new(sources(), 4, BOS, 3);
         let from_first = (0..4000).filter(|_| drawn.draw().0 == 0).count();
         assert!((900..1100).contains(&from_first), "{from_first} of 4000 for a share of a quarter");
+    }
+
+    /// The documents that are named are those whose ids are in the batch.
+    #[test]
+    fn documents_are_those_of_the_batch() {
+        let bytes = bytes();
+        let shard = TokenShard::parse(&bytes).unwrap();
+        let ends = [0, 5, 8, 20];
+        for seed in 0..20 {
+            let sampler = || Sampler::new(vec![Source { shard, share: 1.0 }], 4, BOS, seed);
+            let (mut a, mut b) = (sampler(), sampler());
+            let named = b.documents(3);
+            for (source, documents) in named {
+                let batch = a.batch(1);
+                assert_eq!(source, 0);
+                // At the end of the shard a sequence goes on at its beginning, which is not named.
+                let ids = batch.inputs.iter().take_while(|&&id| id != 1 || documents.contains(&1));
+                for &id in ids.filter(|&&id| id != BOS) {
+                    let of = (1..=3).find(|&i| (id as usize) <= ends[i]).unwrap();
+                    assert!(documents.contains(&of), "{id} of {of} in {documents:?}");
+                }
+                assert!(documents.iter().all(|i| (1..=3).contains(i)), "{documents:?}");
+            }
+        }
     }
 
     /// Every id of every document counts once, whatever the context.

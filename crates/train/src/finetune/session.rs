@@ -186,7 +186,9 @@ impl<'a> Session<'a> {
         if let Some(share) = rounded {
             if !kl.is_finite() {
                 let (step, checkpoint) = (self.state.step, self.saved);
-                return Err(TrainError::NotFinite { step, what: "divergence", value: kl, checkpoint });
+                let batch = "the rows to validate on".to_owned();
+                let what = "divergence";
+                return Err(TrainError::NotFinite { step, what, value: kl, batch, checkpoint });
             }
             self.state.judge(kl, share >= 1.0);
         }
@@ -196,7 +198,7 @@ impl<'a> Session<'a> {
     }
 
     /// The rows of the step that comes: every epoch has each once, in an order of its own.
-    fn batches(&self) -> Vec<Batch> {
+    fn chosen(&self) -> Vec<&Example> {
         let (epoch, at) = (self.state.step / self.per_epoch, self.state.step % self.per_epoch);
         let mut random = ChaCha8Rng::seed_from_u64(self.options.seed);
         random.set_stream(1 + epoch);
@@ -206,12 +208,11 @@ impl<'a> Session<'a> {
         }
         let size = self.options.batch_size;
         let first = usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(size);
-        let chosen: Vec<&Example> = order.iter().skip(first).take(size).map(|&i| &self.rows[i]).collect();
-        pack(&chosen, self.room)
+        order.iter().skip(first).take(size).map(|&i| &self.rows[i]).collect()
     }
 
     pub(super) fn step(&mut self) -> Result<(), TrainError> {
-        let batches = self.batches();
+        let batches = pack(&self.chosen(), self.room);
         let weights: f64 = batches.iter().map(Batch::weight).sum();
         let (mut d, mut part_d) = (std::mem::take(&mut self.d), std::mem::take(&mut self.part_d));
         let mut loss = 0.0;
@@ -231,7 +232,12 @@ impl<'a> Session<'a> {
         for (what, value) in [("loss", loss), ("gradient", gradient)] {
             if !value.is_finite() {
                 let (step, checkpoint) = (self.state.step, self.saved);
-                return Err(TrainError::NotFinite { step, what, value, checkpoint });
+                let mut lines: Vec<usize> = self.chosen().iter().map(|row| row.line).collect();
+                lines.sort_unstable();
+                let data = &self.options.data;
+                let kind = if data.is_dir() { "documents" } else { "lines" };
+                let batch = format!("{kind} {} of {}", TrainError::list(&lines), data.display());
+                return Err(TrainError::NotFinite { step, what, value, batch, checkpoint });
             }
         }
         let share = self.share();

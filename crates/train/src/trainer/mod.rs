@@ -4,6 +4,7 @@ mod config;
 mod export;
 mod state;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -181,7 +182,8 @@ impl Run {
             let sequences = (training.batch_tokens / seq_len).max(1);
             if sampler.as_ref().is_none_or(|(of, _)| *of != stage) {
                 let seed = training.seed.wrapping_add(stage as u64 + 1);
-                let mut new = Sampler::new(self.sources(stage, &shards)?, seq_len, bos, seed);
+                let (_, sources) = self.sources(stage, &shards)?;
+                let mut new = Sampler::new(sources, seq_len, bos, seed);
                 new.skip(sequences * usize::try_from(state.step - first).unwrap_or(usize::MAX));
                 sampler = Some((stage, new));
             }
@@ -201,7 +203,9 @@ impl Run {
             let gradient = clip(&mut d, training.clip);
             for (what, value) in [("loss", loss), ("gradient", gradient)] {
                 if !value.is_finite() {
-                    return Err(TrainError::NotFinite { step: state.step, what, value, checkpoint: saved });
+                    let batch = self.documents(state.step, &shards)?;
+                    let step = state.step;
+                    return Err(TrainError::NotFinite { step, what, value, batch, checkpoint: saved });
                 }
             }
             let factors = schedule.at(state.step);
@@ -277,12 +281,37 @@ impl Run {
         Ok(())
     }
 
-    /// What a stage draws from.
-    fn sources<'a>(
+    /// The documents of a step's batch, by data set.
+    fn documents(
+        &self,
+        step: u64,
+        shards: &[(&str, Option<TokenShard<'_>>, Option<TokenShard<'_>>)],
+    ) -> Result<String, TrainError> {
+        let (stage, first) = self.config.stage(step);
+        let seq_len = self.config.stages[stage].seq_len;
+        let sequences = (self.config.training.batch_tokens / seq_len).max(1);
+        let (names, sources) = self.sources(stage, shards)?;
+        // Which token begins a text makes no difference to where sequences lie.
+        let mut sampler =
+            Sampler::new(sources, seq_len, 0, self.config.training.seed.wrapping_add(stage as u64 + 1));
+        sampler.skip(sequences * usize::try_from(step - first).unwrap_or(usize::MAX));
+        let mut numbers = vec![BTreeSet::new(); names.len()];
+        for (source, documents) in sampler.documents(sequences) {
+            numbers[source].extend(documents);
+        }
+        let of_sets = names.iter().zip(numbers).filter(|(_, numbers)| !numbers.is_empty());
+        let told = of_sets.map(|(name, numbers)| {
+            format!("documents {} of {name}", TrainError::list(&numbers.into_iter().collect::<Vec<_>>()))
+        });
+        Ok(told.collect::<Vec<_>>().join(", "))
+    }
+
+    /// What a stage draws from: the names of the data sets, and they themselves.
+    fn sources<'a, 'b>(
         &self,
         stage: usize,
-        shards: &[(&str, Option<TokenShard<'a>>, Option<TokenShard<'a>>)],
-    ) -> Result<Vec<Source<'a>>, TrainError> {
+        shards: &[(&'b str, Option<TokenShard<'a>>, Option<TokenShard<'a>>)],
+    ) -> Result<(Vec<&'b str>, Vec<Source<'a>>), TrainError> {
         let mix = &self.config.stages[stage].mix;
         if let Some(name) = mix.keys().find(|name| !shards.iter().any(|(known, ..)| known == name)) {
             let known: Vec<&str> = shards.iter().map(|(name, ..)| *name).collect();
@@ -295,13 +324,14 @@ impl Run {
         };
         let sources = shards.iter().filter_map(|(name, train, _)| {
             let shard = (*train)?;
-            Some(Source { shard, share: share(name, &shard) })
+            Some((*name, Source { shard, share: share(name, &shard) }))
         });
-        let sources: Vec<Source<'_>> = sources.filter(|s| s.share > 0.0 && !s.shard.is_empty()).collect();
+        let (names, sources): (Vec<_>, Vec<Source<'_>>) =
+            sources.filter(|(_, s)| s.share > 0.0 && !s.shard.is_empty()).unzip();
         if sources.is_empty() {
             return Err(TrainError::input(format!("stage {stage}"), "no data to train on"));
         }
-        Ok(sources)
+        Ok((names, sources))
     }
 }
 
