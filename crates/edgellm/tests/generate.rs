@@ -44,6 +44,26 @@ fn without_a_model_the_program_takes_the_one_that_it_carries() {
     assert_eq!(stdout(&generate("stories", &args)), text);
 }
 
+/// Bits a byte of texts that it was not trained on, as its card has them.
+#[test]
+fn the_model_that_the_program_carries_predicts_stories() {
+    let texts = [("tinystories_valid", 40, usize::MAX, 1.00), ("valid", 25, 1500, 1.70)];
+    for (name, documents, bytes, bound) in texts {
+        let Some(path) = shared(&format!("corpus/{name}.txt")) else { return };
+        let text = std::fs::read_to_string(path).unwrap();
+        let all = text.split("<|endoftext|>").map(str::trim).filter(|document| !document.is_empty());
+        let some: Vec<&str> = all.take(documents).map(|d| &d[..d.len().min(bytes)]).collect();
+        assert_eq!(some.len(), documents);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("text.txt");
+        std::fs::write(&file, some.join("\n<|endoftext|>\n")).unwrap();
+        let file = file.to_str().unwrap();
+        let found = json(&["eval", "perplexity", "--file", file, "--stride", "full", "--json"]);
+        let found = found["bits_per_byte"].as_f64().unwrap();
+        assert!(found <= bound, "{name}: {found} bits a byte, {bound} at most");
+    }
+}
+
 #[test]
 fn ids_are_the_golden_ones() {
     for (name, model) in [
