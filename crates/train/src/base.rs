@@ -11,7 +11,9 @@ use kernels::codec::quantize_row;
 use kernels::row::RowType;
 
 use crate::error::TrainError;
-use crate::model::{Activation, Frozen, Kind, Layout, Nf4, RowOrder, Shape, Stored, Tensor, ternary_row};
+use crate::model::{
+    Activation, Frozen, Kind, Layout, Nf4, Planes, RowOrder, Shape, Stored, Tensor, ternary_row,
+};
 
 /// How the matrices of frozen linear layers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +72,9 @@ impl FloatType {
 pub enum Written {
     /// All of them in floats.
     Floats(FloatType),
-    /// Linear layers in TG1, as [`crate::model::Network::distill`] rounds them; embedding and classifier in Q8_0, or in F16
+    /// Linear layers in TG1 or, of two planes, TG2, as [`crate::model::Network::distill`] rounds them; embedding and classifier in Q8_0, or in F16
     /// where their rows are no whole blocks of 32.
-    Ternary,
+    Ternary(Planes),
 }
 
 impl Written {
@@ -80,9 +82,9 @@ impl Written {
     fn row_type(self, kind: Kind, cols: usize) -> RowType {
         match (self, kind) {
             (Self::Floats(float), _) => float.row_type(),
-            (Self::Ternary, Kind::Linear) => RowType::TG1,
-            (Self::Ternary, _) if RowType::Q8_0.row_bytes(cols).is_some() => RowType::Q8_0,
-            (Self::Ternary, _) => RowType::F16,
+            (Self::Ternary(planes), Kind::Linear) => planes.row_type(),
+            (Self::Ternary(_), _) if RowType::Q8_0.row_bytes(cols).is_some() => RowType::Q8_0,
+            (Self::Ternary(_), _) => RowType::F16,
         }
     }
 }
@@ -279,7 +281,8 @@ fn encode(
         row(r, &mut values);
         match row_type {
             // As it was learned; the type's own quantizer may choose other scales.
-            RowType::TG1 => ternary_row(&values, out),
+            RowType::TG1 => ternary_row(Planes::One, &values, out),
+            RowType::TG2 => ternary_row(Planes::Two, &values, out),
             _ => quantize_row(row_type, &values, out).ok()?,
         }
     }

@@ -15,7 +15,7 @@ use engine::{ActivationMode, KvType, LoadOptions, Model, Sequence};
 use kernels::row::RowType;
 use train::base::{Base, Storage, Written, load_rows, place};
 use train::data::{Encoding, Example, PrepareOptions, examples, learn, prepare, shard_rows};
-use train::finetune::{Event, Finetune, Finished, Method, Precision};
+use train::finetune::{Event, Finetune, Finished, Method, Planes, Precision};
 use train::model::{Activation, Batch, Kind, Layout, Lesson, Network, Shape, Wanted};
 use train::trainer::export;
 
@@ -69,7 +69,8 @@ fn the_distance_from_a_teacher_has_the_derivatives_of_finite_differences() {
     let layout = Layout::new(&shape);
     let (teacher, values, batch) = (random(&layout, 12.9898), random(&layout, 78.233), batch());
     for (threads, recompute, embedding) in [(1, false, true), (2, true, false)] {
-        let lesson = |share| Lesson { teacher: (&teacher).into(), share, hidden: 0.7, embedding };
+        let lesson =
+            |share| Lesson { teacher: (&teacher).into(), planes: Planes::One, share, hidden: 0.7, embedding };
         let mut network = Network::new(shape.clone(), threads, recompute);
         let own = network.distill(&teacher, &lesson(0.0), &batch, None);
         let loss = network.run(&teacher, None, &batch, Wanted::Loss);
@@ -130,7 +131,14 @@ fn qat(folder: &Path, base: &Path, output: &str) -> Finetune {
         data: folder.join("rows.jsonl"),
         valid: Some(folder.join("held-out.jsonl")),
         output: folder.join(output),
-        method: Method::Ternary { gradual: 0.3, hidden: 0.5, patience: 30, start: None, embedding: true },
+        method: Method::Ternary {
+            planes: Planes::One,
+            gradual: 0.3,
+            hidden: 0.5,
+            patience: 30,
+            start: None,
+            embedding: true,
+        },
         epochs: 20,
         batch_size: 5,
         learning_rate: 0.01,
@@ -153,7 +161,7 @@ fn qat(folder: &Path, base: &Path, output: &str) -> Finetune {
 fn run(finetune: &Finetune) -> (Vec<f32>, Vec<Event>) {
     let mut events = Vec::new();
     let finished = finetune.run(&AtomicBool::new(false), &mut |event| events.push(event.clone())).unwrap();
-    let Finished::Model { written: Written::Ternary, parameters, .. } = finished else {
+    let Finished::Model { written: Written::Ternary(_), parameters, .. } = finished else {
         panic!("{finished:?}")
     };
     (parameters, events)
@@ -177,7 +185,7 @@ fn divergences(events: &[Event]) -> Vec<f64> {
 }
 
 /// What the engine makes of the rows with the base and with what became of it, all in floats.
-fn engine_divergence(folder: &Path, base: &Path, parameters: &[f32]) -> f64 {
+fn engine_divergence(folder: &Path, base: &Path, planes: Planes, parameters: &[f32]) -> f64 {
     let options = LoadOptions {
         activations: ActivationMode::F32,
         kv_type: KvType::F32,
@@ -188,10 +196,11 @@ fn engine_divergence(folder: &Path, base: &Path, parameters: &[f32]) -> f64 {
     let layout = Layout::new(&own.shape);
     let teacher = load_rows(base, &options).unwrap();
     let mut student = load_rows(base, &options).unwrap();
-    place(&mut student, &layout, parameters, Written::Ternary).unwrap();
+    place(&mut student, &layout, parameters, Written::Ternary(planes)).unwrap();
     let layer = &student.weights.layers[1];
     for linear in layer.linears() {
-        assert_eq!(linear.weight.row_type, RowType::TG1);
+        let row_type = if planes == Planes::One { RowType::TG1 } else { RowType::TG2 };
+        assert_eq!(linear.weight.row_type, row_type);
     }
     assert_eq!(student.weights.token_embedding.row_type, RowType::Q8_0);
     assert_eq!(student.weights.wcls.as_ref().unwrap().row_type, RowType::Q8_0);
@@ -231,7 +240,7 @@ fn a_model_becomes_ternary_and_the_engine_finds_what_was_measured() {
     let least = kl.iter().copied().fold(f64::INFINITY, f64::min);
     assert!(least < 0.5 * kl[0], "{kl:?}");
     // The best is what is given back, and the file has it but for the embedding's and the classifier's 8 bits.
-    let found = engine_divergence(folder, &base, &parameters);
+    let found = engine_divergence(folder, &base, Planes::One, &parameters);
     assert!((found - least).abs() < 0.02 * least, "{found} for {least}");
     let shares = events.iter().filter_map(|event| match event {
         Event::Step { share, .. } => *share,
@@ -257,6 +266,32 @@ fn a_model_becomes_ternary_and_the_engine_finds_what_was_measured() {
 }
 
 #[test]
+fn two_planes_are_nearer_than_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let base = files(folder);
+    let of = |planes| {
+        let method =
+            Method::Ternary { planes, gradual: 0.3, hidden: 0.5, patience: 30, start: None, embedding: true };
+        let output = format!("{planes:?}");
+        run(&Finetune {
+            method,
+            learning_rate: 1e-3,
+            muon_learning_rate: None,
+            ..qat(folder, &base, &output)
+        })
+    };
+    let one = divergences(&of(Planes::One).1);
+    let (parameters, events) = of(Planes::Two);
+    let two = divergences(&events);
+    println!("{one:?}\n{two:?}");
+    let least = |kl: &[f64]| kl.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(two[0] < 0.3 * one[0] && least(&two) < 0.5 * least(&one));
+    let found = engine_divergence(folder, &base, Planes::Two, &parameters);
+    assert!((found - least(&two)).abs() < 0.02 * least(&two) + 1e-4, "{found} for {two:?}");
+}
+
+#[test]
 fn it_goes_on_from_a_model_that_was_made_before() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -270,6 +305,7 @@ fn it_goes_on_from_a_model_that_was_made_before() {
         fs::copy(base.join(file), made.join(file)).unwrap();
     }
     let from = |start: &Path| Method::Ternary {
+        planes: Planes::One,
         gradual: 0.0,
         hidden: 0.5,
         patience: 30,
@@ -303,7 +339,14 @@ fn it_ends_when_the_divergence_does_not_fall_any_more() {
     let base = files(folder);
     // Steps too small to change anything.
     let still = Finetune {
-        method: Method::Ternary { gradual: 0.2, hidden: 0.5, patience: 2, start: None, embedding: false },
+        method: Method::Ternary {
+            planes: Planes::One,
+            gradual: 0.2,
+            hidden: 0.5,
+            patience: 2,
+            start: None,
+            embedding: false,
+        },
         learning_rate: 1e-30,
         muon_learning_rate: None,
         ..qat(folder, &base, "still")
@@ -363,9 +406,23 @@ fn token_shards_are_rows_and_what_does_not_go_is_said() {
     assert!(refused.contains("val-data: qat needs rows to validate on"), "{refused}");
     let refused = says(&|run| run.valid = Some(folder.join("nothing")));
     assert!(refused.contains("valid.tokens: No such file"), "{refused}");
-    let patience = Method::Ternary { gradual: 0.3, hidden: 1.0, patience: 0, start: None, embedding: false };
+    let patience = Method::Ternary {
+        planes: Planes::One,
+        gradual: 0.3,
+        hidden: 1.0,
+        patience: 0,
+        start: None,
+        embedding: false,
+    };
     assert_eq!(says(&|run| run.method = patience.clone()), "patience: is out of its range");
-    let gradual = Method::Ternary { gradual: 1.3, hidden: 1.0, patience: 1, start: None, embedding: false };
+    let gradual = Method::Ternary {
+        planes: Planes::One,
+        gradual: 1.3,
+        hidden: 1.0,
+        patience: 1,
+        start: None,
+        embedding: false,
+    };
     assert_eq!(says(&|run| run.method = gradual.clone()), "gradual: is out of its range");
     let nan = says(&|run| {
         run.learning_rate = 3e38;

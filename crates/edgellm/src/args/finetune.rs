@@ -58,6 +58,9 @@ pub(crate) struct FinetuneArgs {
     /// remains the one to be matched
     #[arg(long, value_name = "MODEL")]
     pub(crate) start: Option<String>,
+    /// With qat: ternary planes that are added up to a layer: 1 (1.875 bits a weight) or 2 (3.5 bits)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) planes: u8,
     /// With qat: the part of the steps over which the rounding comes in; 0.3 by default, with --start 0
     #[arg(long, value_name = "PART")]
     pub(crate) gradual: Option<f64>,

@@ -7,7 +7,7 @@ use engine::LoadOptions;
 use quantize::convert::{Options, Target, write};
 use train::base::{Storage, load_rows, place};
 use train::data::ExamplesReport;
-use train::finetune::{Event, Finetune, Finished, Method, Precision};
+use train::finetune::{Event, Finetune, Finished, Method, Planes, Precision};
 
 use super::dashboard::Dashboard;
 use super::{load, training_page};
@@ -75,7 +75,8 @@ fn options(args: &FinetuneArgs) -> Result<Finetune> {
             let start = args.start.as_deref().map(resolve::model).transpose()?;
             let gradual = args.gradual.unwrap_or(if start.is_some() { 0.0 } else { 0.3 });
             let (hidden, patience, embedding) = (args.hidden_weight, args.patience, args.train_embedding);
-            Method::Ternary { gradual, hidden, patience, start, embedding }
+            let planes = if args.planes == 2 { Planes::Two } else { Planes::One };
+            Method::Ternary { planes, gradual, hidden, patience, start, embedding }
         }
         FinetuneMethod::Lora | FinetuneMethod::Qlora => Method::Adapters {
             rank: args.lora_r,

@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::base::{Base, FloatType, Storage, Written};
 use crate::data::ExamplesReport;
 use crate::error::TrainError;
+pub use crate::model::Planes;
 use crate::model::{Adapters, Frozen, Kind, Layout, Shape};
 use crate::peft;
 use session::Session;
@@ -43,6 +44,8 @@ pub enum Method {
     /// The linear layers, while they become ternary, and the norms: fitted to what the model said before, whose predictions and
     /// residual stream they are to keep ([`crate::model::Network::distill`]).
     Ternary {
+        /// The planes that a layer becomes.
+        planes: Planes,
         /// The part of the steps over which the share of rounding rises from 0 to 1.
         gradual: f64,
         /// How much the residual streams' distance counts beside the predictions' divergence.
@@ -218,7 +221,7 @@ impl Finetune {
         let Session { base, layout, adapters, state, .. } = session;
         let Some(adapters) = adapters else {
             let (written, parameters) = match self.method {
-                Method::Ternary { .. } => (Written::Ternary, state.into_best()),
+                Method::Ternary { planes, .. } => (Written::Ternary(planes), state.into_best()),
                 _ => (Written::Floats(FloatType::F16), state.values),
             };
             return Ok(Finished::Model { written, layout, parameters });

@@ -127,10 +127,10 @@ impl<'a> Session<'a> {
 
     /// Mean loss of a batch in a step; `d` becomes its derivatives.
     fn loss(&mut self, batch: &Batch, d: &mut [f32]) -> f64 {
-        if let (Some(share), &Method::Ternary { hidden, embedding, .. }) =
+        if let (Some(share), &Method::Ternary { planes, hidden, embedding, .. }) =
             (self.share(), &self.options.method)
         {
-            let lesson = Lesson { teacher: (&self.base.frozen).into(), share, hidden, embedding };
+            let lesson = Lesson { teacher: (&self.base.frozen).into(), planes, share, hidden, embedding };
             return self.network.distill(&self.state.values, &lesson, batch, Some(d)).loss(&lesson);
         }
         let values = &self.state.values;
@@ -164,9 +164,9 @@ impl<'a> Session<'a> {
         for batch in &self.valid {
             let (weight, values) = (batch.weight(), &self.state.values);
             sum += match (&self.options.method, &self.adapters) {
-                (&Method::Ternary { hidden, embedding, .. }, _) => {
+                (&Method::Ternary { planes, hidden, embedding, .. }, _) => {
                     let teacher = (&self.base.frozen).into();
-                    let lesson = Lesson { teacher, share: 1.0, hidden, embedding };
+                    let lesson = Lesson { teacher, planes, share: 1.0, hidden, embedding };
                     self.network.distill(values, &lesson, batch, None)
                 }
                 (_, Some(adapters)) => {

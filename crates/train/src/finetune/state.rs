@@ -69,8 +69,9 @@ pub(super) fn identity(options: &Finetune, rows: &[Example]) -> Map<String, Valu
             put("base-type", json!(storage.name()));
         }
         Method::Full => put("method", json!("full")),
-        Method::Ternary { gradual, hidden, patience, start, embedding } => {
+        Method::Ternary { planes, gradual, hidden, patience, start, embedding } => {
             put("method", json!("qat"));
+            put("planes", json!(planes.number()));
             put("gradual", json!(gradual));
             put("hidden-weight", json!(f64::from(*hidden)));
             put("patience", json!(patience));

@@ -2,7 +2,7 @@
 
 use super::elementwise::dot;
 use super::frozen::Parameters;
-use super::groups::mix;
+use super::groups::{Planes, mix};
 use super::layout::Kind;
 use super::linear::Weights;
 use super::pass::{Batch, Network, Wanted};
@@ -12,6 +12,8 @@ use super::pass::{Batch, Network, Wanted};
 pub struct Lesson<'a> {
     /// The teacher's parameters: a model of the same shape.
     pub teacher: Parameters<'a>,
+    /// The planes that a linear layer of the student is rounded to.
+    pub planes: Planes,
     /// How much of the rounding the student's linear layers have: 0 none, 1 all.
     pub share: f32,
     /// How much [`Distance::hidden`] counts beside the divergence.
@@ -93,7 +95,7 @@ impl Network {
         for tensor in &self.layout().tensors {
             let (from, to) = (&student[tensor.range.clone()], &mut rounded[tensor.range.clone()]);
             match tensor.kind {
-                Kind::Linear => mix(from, tensor.cols, lesson.share, to),
+                Kind::Linear => mix(lesson.planes, from, tensor.cols, lesson.share, to),
                 Kind::Embedding | Kind::Norm | Kind::Head => to.copy_from_slice(from),
             }
         }

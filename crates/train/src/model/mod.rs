@@ -22,6 +22,7 @@ pub use adapters::Adapters;
 pub use distill::{Distance, Lesson};
 pub use frozen::{Frozen, Parameters};
 pub(crate) use frozen::{RowOrder, Stored};
+pub use groups::Planes;
 pub(crate) use groups::ternary_row;
 pub use layout::{Kind, Layout, Tensor};
 pub(crate) use nf4::Nf4;
