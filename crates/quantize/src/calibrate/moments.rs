@@ -1,5 +1,8 @@
 //! Sums of outer products of what layers take and give.
 
+use engine::EngineError;
+use engine::layerwise::{Input, Layerwise};
+use engine::weights::Layer;
 use kernels::MatmulError;
 
 use crate::solve::{Products, Rows};
@@ -19,6 +22,41 @@ pub(crate) fn weigh(values: &mut [f32], weights: &[f32]) {
     for (values, weight) in values.chunks_exact_mut(cols.max(1)).zip(weights) {
         values.iter_mut().for_each(|value| *value *= weight);
     }
+}
+
+/// What one input of a block was given.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// `[tokens, n]`
+    pub(crate) values: Vec<f32>,
+    /// What each token counts ([`weights_of`]), where errors are added to the stream with no norm between.
+    pub(crate) weights: Option<Vec<f32>>,
+}
+
+/// Takes a sequence through a block; what its inputs were given.
+pub(crate) fn inputs(
+    layerwise: &mut Layerwise<'_>,
+    l: usize,
+    layer: &Layer,
+    x: &mut [f32],
+    dim: usize,
+) -> Result<[Seen; 4], EngineError> {
+    let mut seen: [Seen; 4] = Default::default();
+    let mut tap = |input: Input, values: &[f32]| {
+        if let Some(i) = Input::OF_BLOCK.iter().position(|of| *of == input) {
+            seen[i].values.extend_from_slice(values);
+        }
+    };
+    layerwise.attention(l, layer, x, &mut tap)?;
+    let of_wo = layer.post_att_norm.is_none().then(|| weights_of(x, dim));
+    layerwise.feed_forward(l, layer, x, &mut tap)?;
+    let of_w2 = layer.post_ffn_norm.is_none().then(|| weights_of(x, dim));
+    for (input, weights) in [(Input::Wo, of_wo), (Input::Down, of_w2)] {
+        if let Some(i) = Input::OF_BLOCK.iter().position(|of| *of == input) {
+            seen[i].weights = weights;
+        }
+    }
+    Ok(seen)
 }
 
 /// `sum over tokens of left[t] right[t]^T`, `[left_cols, right_cols]`.

@@ -14,7 +14,7 @@ use formats::TensorInfo;
 use formats::writer::AtomicFile;
 use serde_json::{Map, Value, json};
 
-use super::moments::{Moments, weigh, weights_of};
+use super::moments::{Moments, inputs, weigh};
 use super::{Text, sensitivity};
 use crate::quantize::{Progress, QuantizeError};
 use crate::solve::Products;
@@ -74,20 +74,9 @@ pub fn collect(
         let layer = layer.in_f32().map_err(&wrong)?;
         let mut sums = Input::OF_BLOCK.map(|input| Sums::new(input.linears(&layer)[0].weight.cols));
         for x in &mut streams {
-            let mut seen: [Vec<f32>; 4] = Default::default();
-            let mut tap = |input: Input, values: &[f32]| {
-                if let Some(i) = Input::OF_BLOCK.iter().position(|of| *of == input) {
-                    seen[i].extend_from_slice(values);
-                }
-            };
-            let dim = model.config.dim;
-            layerwise.attention(l, &layer, x, &mut tap)?;
-            let of_wo = layer.post_att_norm.is_none().then(|| weights_of(x, dim));
-            layerwise.feed_forward(l, &layer, x, &mut tap)?;
-            let of_w2 = layer.post_ffn_norm.is_none().then(|| weights_of(x, dim));
-            let weights = [None, of_wo, None, of_w2];
-            for ((sums, seen), weights) in sums.iter_mut().zip(seen).zip(weights) {
-                sums.add(&mut products, seen, weights).map_err(&wrong)?;
+            let seen = inputs(&mut layerwise, l, &layer, x, model.config.dim)?;
+            for (sums, seen) in sums.iter_mut().zip(seen) {
+                sums.add(&mut products, seen.values, seen.weights).map_err(&wrong)?;
             }
         }
         for sums in sums {
