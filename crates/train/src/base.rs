@@ -72,8 +72,8 @@ impl FloatType {
 pub enum Written {
     /// All of them in floats.
     Floats(FloatType),
-    /// Linear layers in TG1 or, of two planes, TG2, as [`crate::model::Network::distill`] rounds them; embedding and classifier in Q8_0, or in F16
-    /// where their rows are no whole blocks of 32.
+    /// Linear layers in TG1 or, of two planes, TG2, as [`crate::model::Network::distill`] rounds them; embedding and classifier
+    /// in Q8_0, or in F16 where their rows are no whole blocks of 32.
     Ternary(Planes),
 }
 
