@@ -57,6 +57,12 @@ fn prefill_ternary(bencher: Bencher<'_, '_>, family: Family) {
     product(bencher, RowType::Ternary32, 768, 768, 64, family);
 }
 
+/// A prompt of the BitNet 2B model.
+#[divan::bench(args = [Family::Lookup, Family::Multiply], sample_count = 10)]
+fn prefill_ternary_2b(bencher: Bencher<'_, '_>, family: Family) {
+    product(bencher, RowType::Ternary32, 6912, 2560, 128, family);
+}
+
 /// Tokens of several sequences, one of each.
 #[divan::bench(args = [Family::Lookup, Family::Multiply], consts = [2, 4, 8, 16], sample_count = 20)]
 fn batch_ternary<const TOKENS: usize>(bencher: Bencher<'_, '_>, family: Family) {

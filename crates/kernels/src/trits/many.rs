@@ -66,10 +66,11 @@ pub(crate) struct ManyKernels {
     pub(crate) widen: unsafe fn(&mut [Tokens16], &mut [Tokens32], bool),
     /// `out[token][row] = (short + long)[row][token] * x_scale[token] * scale[row]`
     pub(crate) finish: Finish,
+    /// Tiles whose sums a thread keeps at once, 2 kB each, beside 64 kB of tables in its second-level cache.
+    pub(crate) tiles_at_once: usize,
+    /// Fewer tokens than this are faster without tables; measured.
+    pub(crate) full_enough: usize,
 }
-
-/// Tiles whose sums a thread keeps at once: 440 kB of short sums beside the tables in its second-level cache.
-const TILES_AT_ONCE: usize = 216;
 
 /// Buffers of one thread.
 struct Scratch {
@@ -91,13 +92,10 @@ thread_local! {
 }
 
 /// How many of `tokens` tokens go through tables, the first ones: whole groups, and a last one that is mostly full.
-pub(super) fn tokens_by_tables(tokens: usize) -> usize {
+pub(super) fn tokens_by_tables(kernels: &ManyKernels, tokens: usize) -> usize {
     let rest = tokens % TOKENS;
-    if rest >= FULL_ENOUGH { tokens } else { tokens - rest }
+    if rest >= kernels.full_enough { tokens } else { tokens - rest }
 }
-
-/// Fewer tokens than this are faster without tables; measured.
-const FULL_ENOUGH: usize = 20;
 
 /// The products of the first `tokens` tokens.
 pub(super) fn multiply(team: &Team, runs: &Runs<'_>, kernels: &ManyKernels, tokens: usize) {
@@ -116,7 +114,7 @@ pub(super) fn multiply(team: &Team, runs: &Runs<'_>, kernels: &ManyKernels, toke
             let scratch = scratch.get_or_insert_default();
             let job = Job { runs, kernels, tokens };
             job.interleave(&mut scratch.fours);
-            let at_once = part.len().div_ceil(part.len().div_ceil(TILES_AT_ONCE).max(1)).max(1);
+            let at_once = part.len().div_ceil(part.len().div_ceil(kernels.tiles_at_once).max(1)).max(1);
             let mut start = part.start;
             while start < part.end {
                 let end = (start + at_once).min(part.end);

@@ -41,7 +41,7 @@ pub(crate) const PLANES: usize = 5;
 /// Bytes of a line.
 pub(crate) const LINE: usize = 64;
 /// Lines of a tile in a block.
-const LINES_PER_BLOCK: usize = 2;
+pub(crate) const LINES_PER_BLOCK: usize = 2;
 
 /// 64 bytes of a tile, on a boundary of the cache's lines.
 #[derive(Debug, Clone, Copy)]

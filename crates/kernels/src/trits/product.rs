@@ -95,7 +95,7 @@ pub fn matmul_trits(
     // The first tokens by one-to-many tables where the processor has kernels for those.
     let by_tables = match family {
         Family::Multiply | Family::Reference => 0,
-        _ => trits.many.map_or(0, |_| many::tokens_by_tables(tokens)),
+        _ => trits.many.map_or(0, |many| many::tokens_by_tables(many, tokens)),
     };
     let lookup = family == Family::Lookup || (family == Family::Auto && tokens == 1);
     let looked_up = if lookup { by_tables..tokens } else { 0..0 };

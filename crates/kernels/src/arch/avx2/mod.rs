@@ -5,6 +5,7 @@
 //! unsafe operation is an unaligned load or store of bytes that the reference vouches for.
 
 mod int_tiles;
+mod many;
 mod trits;
 
 use std::arch::x86_64::*;
@@ -14,6 +15,7 @@ use crate::codec::{self, UnpackedRow};
 use crate::dispatch::{BlockInput, BlockRow, Isa, Kernels};
 use crate::row::RowType;
 use crate::trits::TritKernels;
+use crate::trits::many::ManyKernels;
 
 pub(crate) static KERNELS: Kernels = TABLE;
 
@@ -28,8 +30,20 @@ pub(crate) const TABLE: Kernels = Kernels {
     int_tiles: Some(int_tiles::int_tile),
 };
 
-static TRITS: TritKernels =
-    TritKernels { tables: trits::tables, lookup: trits::lookup, multiply: trits::multiply, many: None };
+static TRITS: TritKernels = TritKernels {
+    tables: trits::tables,
+    lookup: trits::lookup,
+    multiply: trits::multiply,
+    many: Some(&ManyKernels {
+        interleave: many::interleave,
+        tables: many::tables,
+        add: many::add,
+        widen: many::widen,
+        finish: many::finish,
+        tiles_at_once: 144,
+        full_enough: 20,
+    }),
+};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_row(ty: RowType, bytes: &[u8], cols: usize, row: &mut UnpackedRow) {

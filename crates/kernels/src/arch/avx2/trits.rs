@@ -8,10 +8,15 @@ use std::arch::x86_64::*;
 
 use crate::trits::{BYTES_PER_BLOCK, COLS_PER_BLOCK, Line, PLANES, TILE_ROWS, Table};
 
-/// Lines whose partial sums fit: in 16 bits as a whole, 20 * 10 columns * 128; in 8 bits their upper bytes, of which a line
-/// adds two of at least -2 (sums of three activations) and two of at least -1 (sums of two).
-const LINES_IN_16_BITS: usize = 20;
-const _: () = assert!(LINES_IN_16_BITS * 10 * 128 <= i16::MAX as usize && LINES_IN_16_BITS * 6 <= 128);
+/// A partial sum is kept as a byte of 64s and a byte of the rest, so that a few rests can be added before they are widened:
+/// a rest is at least -32 and less than 32, in the tables of two trits 64 more. A line adds two of each kind, of which the
+/// first may have changed their sign: at least 0 and at most 254, an unsigned byte. This is what it adds beside the rests.
+const BIAS_OF_LINE: i32 = 2 * 64;
+/// Lines whose 64s fit into signed bytes: a line adds two of at most 6 (three activations) and two of at most 4.
+const LINES_IN_8_BITS: usize = 6;
+/// Lines whose rests fit into 16 bits.
+const LINES_IN_16_BITS: usize = 42 * LINES_IN_8_BITS;
+const _: () = assert!(LINES_IN_8_BITS * 20 <= i8::MAX as usize && LINES_IN_16_BITS * 254 <= u16::MAX as usize);
 
 /// Fours of columns whose products of digits (at most 2) and activations fit into 16 bits.
 const FOURS_IN_16_BITS: usize = i16::MAX as usize / (4 * 2 * 127);
@@ -19,26 +24,29 @@ const FOURS_IN_16_BITS: usize = i16::MAX as usize / (4 * 2 * 127);
 /// Bytes ahead of the line in work that are asked for.
 const PREFETCH: usize = 2048;
 
-/// For each digit of a pattern and each pattern of `DIGITS` trits, the digit minus 1; 0 for what is no pattern.
-const fn trits_of_patterns<const DIGITS: usize, const LANES: usize>() -> [[i16; LANES]; DIGITS] {
-    let mut trits = [[0; LANES]; DIGITS];
+/// For each digit of a pattern, and each of 16 patterns of `DIGITS` trits from the one with the number `first` on, the digit
+/// minus 1; 0 for what is no pattern.
+const fn trits_of_patterns<const DIGITS: usize>(first: usize) -> [[i16; 16]; DIGITS] {
+    let mut trits = [[0; 16]; DIGITS];
     let mut digit = 0;
     while digit < DIGITS {
         let weight = 3usize.pow((DIGITS - 1 - digit) as u32);
-        let mut pattern = 0;
-        while pattern < 3usize.pow(DIGITS as u32) {
-            trits[digit][pattern] = (pattern / weight % 3) as i16 - 1;
-            pattern += 1;
+        let mut lane = 0;
+        while lane < 16 && first + lane < 3usize.pow(DIGITS as u32) {
+            trits[digit][lane] = ((first + lane) / weight % 3) as i16 - 1;
+            lane += 1;
         }
         digit += 1;
     }
     trits
 }
 
-/// Of the first three digits of a byte.
-static FIRST: [[i16; 32]; 3] = trits_of_patterns();
+/// The pattern of three zeros. As many patterns behind it stand those whose trits have the other sign of those before it.
+const ZEROS: usize = 13;
+/// Of the first three digits of a byte, from the zeros on.
+static FIRST: [[i16; 16]; 3] = trits_of_patterns(ZEROS);
 /// Of its last two.
-static LAST: [[i16; 16]; 2] = trits_of_patterns();
+static LAST: [[i16; 16]; 2] = trits_of_patterns(0);
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -62,28 +70,33 @@ fn store_i32(out: &mut [i32; 8], v: __m256i) {
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
 }
 
+/// Adds eight numbers to `out`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_i32(out: &mut [i32; 8], v: __m256i) {
+    // SAFETY: the reference covers the 32 bytes that the load reads.
+    let sums = unsafe { _mm256_loadu_si256(out.as_ptr().cast()) };
+    store_i32(out, _mm256_add_epi32(sums, v));
+}
+
 /// Adds eight numbers of 16 bits to `out`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_to(out: &mut [i32; 8], v: __m128i) {
-    // SAFETY: the reference covers the 32 bytes that the load reads.
-    let sums = unsafe { _mm256_loadu_si256(out.as_ptr().cast()) };
-    store_i32(out, _mm256_add_epi32(sums, _mm256_cvtepi16_epi32(v)));
+    add_i32(out, _mm256_cvtepi16_epi32(v));
 }
 
-/// Stores the lower bytes of 32 sums, then their upper ones, which is how `pshufb` looks them up.
+/// Stores the rests of 16 sums plus `bias`, then their 64s, which is how `pshufb` looks them up.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store_table(table: &mut Table, a: __m256i, b: __m256i) {
-    let byte = _mm256_set1_epi16(255);
-    let low = _mm256_packus_epi16(_mm256_and_si256(a, byte), _mm256_and_si256(b, byte));
-    let high = _mm256_packus_epi16(_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b));
-    for (to, v) in table.0.as_chunks_mut::<16>().0.iter_mut().zip([low, high]) {
-        // Packing works in halves of the registers: bring the quarters back into order.
-        let v = _mm256_permute4x64_epi64::<0b11_01_10_00>(v);
-        // SAFETY: the reference covers the 32 bytes that the store writes.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) };
-    }
+fn store_table(table: &mut Table, sums: __m256i, bias: i16) {
+    let upper = _mm256_srai_epi16::<6>(_mm256_add_epi16(sums, _mm256_set1_epi16(32)));
+    let rest = _mm256_sub_epi16(sums, _mm256_slli_epi16::<6>(upper));
+    let rest = _mm256_add_epi16(rest, _mm256_set1_epi16(bias));
+    // Packing works in halves of the registers: bring the quarters back into order.
+    let v = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(rest, upper));
+    // SAFETY: the reference covers the 32 bytes that the store writes.
+    unsafe { _mm256_storeu_si256(table.0.as_chunks_mut::<16>().0[0].as_mut_ptr().cast(), v) };
 }
 
 #[target_feature(enable = "avx2")]
@@ -91,28 +104,25 @@ pub(super) fn tables(x: &[i8], tables: &mut [Table]) {
     let blocks = x.as_chunks::<COLS_PER_BLOCK>().0;
     for (x, tables) in blocks.iter().zip(tables.as_chunks_mut::<{ 2 * BYTES_PER_BLOCK }>().0) {
         for (j, [first, last]) in tables.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            let mut sums = [_mm256_setzero_si256(); 2];
-            for (digit, x) in FIRST.iter().zip([x[j], x[4 + j], x[8 + j]]) {
-                let x = _mm256_set1_epi16(x.into());
-                for (sums, digit) in sums.iter_mut().zip(digit.as_chunks::<16>().0) {
-                    *sums = _mm256_add_epi16(*sums, _mm256_sign_epi16(x, load16(digit)));
-                }
-            }
-            store_table(first, sums[0], sums[1]);
-            let mut sums = _mm256_setzero_si256();
-            for (digit, x) in LAST.iter().zip([x[12 + j], x[16 + j]]) {
-                let x = _mm256_set1_epi16(x.into());
-                sums = _mm256_add_epi16(sums, _mm256_sign_epi16(x, load16(digit)));
-            }
-            store_table(last, sums, _mm256_setzero_si256());
+            store_table(first, sums_of_patterns(&FIRST, [x[j], x[4 + j], x[8 + j]]), 0);
+            store_table(last, sums_of_patterns(&LAST, [x[12 + j], x[16 + j]]), 64);
         }
     }
 }
 
-/// 16 bytes of a table, twice: of its lower bytes 0 and 1, of its upper ones 2 and 3.
+/// The sums of activations under 16 patterns.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_quarter(table: &Table, i: usize) -> __m256i {
+fn sums_of_patterns<const DIGITS: usize>(trits: &[[i16; 16]; DIGITS], x: [i8; DIGITS]) -> __m256i {
+    trits.iter().zip(x).fold(_mm256_setzero_si256(), |sums, (trits, x)| {
+        _mm256_add_epi16(sums, _mm256_sign_epi16(_mm256_set1_epi16(x.into()), load16(trits)))
+    })
+}
+
+/// 16 bytes of a table, twice: the rests, or the 64s.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_bytes(table: &Table, i: usize) -> __m256i {
     // SAFETY: eight numbers of 16 bits are the 16 bytes that are read.
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.0.as_chunks::<8>().0[i].as_ptr().cast()) })
 }
@@ -146,51 +156,63 @@ pub(super) fn lookup(tiles: &[Line], tables: &[Table], sums: &mut [[i32; TILE_RO
 #[target_feature(enable = "avx2")]
 fn lookup_tile(tile: &[Line], tables: &[[Table; 4]], out: &mut [i32; TILE_ROWS]) {
     *out = [0; TILE_ROWS];
-    let (byte, ones) = (_mm256_set1_epi16(255), _mm256_set1_epi8(1));
+    let zero = _mm256_setzero_si256();
     for (lines, tables) in tile.chunks(LINES_IN_16_BITS).zip(tables.chunks(LINES_IN_16_BITS)) {
-        // The sums of the lower bytes, unsigned, and those of the upper ones; rows in the order of packing.
-        let mut low = [_mm256_setzero_si256(); 2];
-        let mut high = _mm256_setzero_si256();
-        for (line, tables) in lines.iter().zip(tables) {
-            _mm_prefetch::<_MM_HINT_T1>(line.0.as_ptr().wrapping_add(PREFETCH).cast());
-            let (a, b) = (load_half(line, 0), load_half(line, 1));
-            let even = [_mm256_and_si256(a, byte), _mm256_and_si256(b, byte)];
-            let odd = [_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)];
-            for ([a, b], [first, last]) in [even, odd].into_iter().zip(tables.as_chunks::<2>().0) {
-                let three = _mm256_packus_epi16(ninth(a), ninth(b));
-                let two = _mm256_sub_epi8(_mm256_packus_epi16(a, b), times_nine(three));
-                // An index whose highest bit is set gives 0: patterns below 16 and from 16 on.
-                let below = _mm256_adds_epu8(three, _mm256_set1_epi8(0x70));
-                let from = _mm256_sub_epi8(three, _mm256_set1_epi8(16));
-                let three_low = _mm256_or_si256(
-                    _mm256_shuffle_epi8(load_quarter(first, 0), below),
-                    _mm256_shuffle_epi8(load_quarter(first, 1), from),
-                );
-                let three_high = _mm256_or_si256(
-                    _mm256_shuffle_epi8(load_quarter(first, 2), below),
-                    _mm256_shuffle_epi8(load_quarter(first, 3), from),
-                );
-                let two_low = _mm256_shuffle_epi8(load_quarter(last, 0), two);
-                let two_high = _mm256_shuffle_epi8(load_quarter(last, 2), two);
-                high = _mm256_add_epi8(high, _mm256_add_epi8(three_high, two_high));
-                let pairs =
-                    [_mm256_unpacklo_epi8(three_low, two_low), _mm256_unpackhi_epi8(three_low, two_low)];
-                for (low, pairs) in low.iter_mut().zip(pairs) {
-                    *low = _mm256_add_epi16(*low, _mm256_maddubs_epi16(pairs, ones));
-                }
+        // The sums of the rests, unsigned, and of the 64s, in 16 bits; rows in the order of packing, even ones and odd ones.
+        let (mut rests, mut uppers) = ([zero; 2], [zero; 2]);
+        for (lines, tables) in lines.chunks(LINES_IN_8_BITS).zip(tables.chunks(LINES_IN_8_BITS)) {
+            let mut upper = zero;
+            for (line, tables) in lines.iter().zip(tables) {
+                _mm_prefetch::<_MM_HINT_T1>(line.0.as_ptr().wrapping_add(PREFETCH).cast());
+                let [rest, of_line] = lookup_line(line, tables);
+                upper = _mm256_add_epi8(upper, of_line);
+                rests[0] = _mm256_add_epi16(rests[0], _mm256_and_si256(rest, _mm256_set1_epi16(255)));
+                rests[1] = _mm256_add_epi16(rests[1], _mm256_srli_epi16::<8>(rest));
+            }
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(upper));
+            uppers[0] = _mm256_add_epi16(uppers[0], even);
+            uppers[1] = _mm256_add_epi16(uppers[1], _mm256_srai_epi16::<8>(upper));
+        }
+        let bias = _mm256_set1_epi32(-BIAS_OF_LINE * lines.len() as i32);
+        // Packing has put the rows 0, 16, 8 and 24 to the quarters' beginnings; even and odd ones come together again.
+        let rests = [_mm256_unpacklo_epi16(rests[0], rests[1]), _mm256_unpackhi_epi16(rests[0], rests[1])];
+        let uppers =
+            [_mm256_unpacklo_epi16(uppers[0], uppers[1]), _mm256_unpackhi_epi16(uppers[0], uppers[1])];
+        for (i, (rest, upper)) in rests.into_iter().zip(uppers).enumerate() {
+            let rest = [_mm256_castsi256_si128(rest), _mm256_extracti128_si256::<1>(rest)];
+            let upper = [_mm256_castsi256_si128(upper), _mm256_extracti128_si256::<1>(upper)];
+            for (half, (rest, upper)) in rest.into_iter().zip(upper).enumerate() {
+                let upper = _mm256_slli_epi32::<6>(_mm256_cvtepi16_epi32(upper));
+                let sums = _mm256_add_epi32(_mm256_cvtepu16_epi32(rest), upper);
+                add_i32(&mut out.as_chunks_mut::<8>().0[2 * i + half], _mm256_add_epi32(sums, bias));
             }
         }
-        // The upper bytes into the upper halves of 16 bits: exact modulo 2^16, and so exact.
-        let zero = _mm256_setzero_si256();
-        let high = [_mm256_unpacklo_epi8(zero, high), _mm256_unpackhi_epi8(zero, high)];
-        for (i, (low, high)) in low.into_iter().zip(high).enumerate() {
-            // Packing has put the rows 0, 16, 8 and 24 to the quarters' beginnings, and unpacking has parted them.
-            let sums = _mm256_add_epi16(low, high);
-            let eights = out.as_chunks_mut::<8>().0;
-            add_to(&mut eights[2 * i], _mm256_castsi256_si128(sums));
-            add_to(&mut eights[2 * i + 1], _mm256_extracti128_si256::<1>(sums));
+    }
+}
+
+/// What a line adds to each row: rests and 64s.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lookup_line(line: &Line, tables: &[Table; 4]) -> [__m256i; 2] {
+    let byte = _mm256_set1_epi16(255);
+    let (a, b) = (load_half(line, 0), load_half(line, 1));
+    let even = [_mm256_and_si256(a, byte), _mm256_and_si256(b, byte)];
+    let odd = [_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)];
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for ([a, b], [first, last]) in [even, odd].into_iter().zip(tables.as_chunks::<2>().0) {
+        let three = _mm256_packus_epi16(ninth(a), ninth(b));
+        let two = _mm256_sub_epi8(_mm256_packus_epi16(a, b), times_nine(three));
+        // Patterns of three trits from the zeros on have a table, and those before them the same sums with the other sign.
+        let from_zeros = _mm256_sub_epi8(three, _mm256_set1_epi8(ZEROS as i8));
+        let pattern = _mm256_abs_epi8(from_zeros);
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let of_three = _mm256_shuffle_epi8(load_bytes(first, i), pattern);
+            let of_two = _mm256_shuffle_epi8(load_bytes(last, i), two);
+            let both = _mm256_add_epi8(_mm256_sign_epi8(of_three, from_zeros), of_two);
+            *sums = _mm256_add_epi8(*sums, both);
         }
     }
+    sums
 }
 
 /// Several tokens against one tile.

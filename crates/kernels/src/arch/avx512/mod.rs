@@ -26,6 +26,8 @@ static TRITS: TritKernels = TritKernels {
         add: many::add,
         widen: many::widen,
         finish: many::finish,
+        tiles_at_once: 216,
+        full_enough: 20,
     }),
 };
 
