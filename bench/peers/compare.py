@@ -81,8 +81,9 @@ SEQUENCES = [1, 8]
 
 def run(command):
     """Standard output, standard error and the peak memory in MB of a command."""
-    with tempfile.TemporaryFile("w+") as errors_file:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors_file, text=True)
+    # Some of them leave a log where they run.
+    with tempfile.TemporaryFile("w+") as errors_file, tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors_file, text=True, cwd=folder)
         text = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -199,6 +200,10 @@ def main():
     parser.add_argument("--batches", action="store_true", help="also several sequences together")
     parser.add_argument("--json", help="write all values here")
     args = parser.parse_args()
+    for name, value in vars(args).items():
+        # They run in a folder of their own.
+        if isinstance(value, str) and os.path.exists(value):
+            setattr(args, name, os.path.abspath(value))
     runner = Runner(args)
     raw = {}
     for suite in SUITES:

@@ -16,7 +16,8 @@ const BIAS_OF_LINE: i32 = 2 * 64;
 const LINES_IN_8_BITS: usize = 6;
 /// Lines whose rests fit into 16 bits.
 const LINES_IN_16_BITS: usize = 42 * LINES_IN_8_BITS;
-const _: () = assert!(LINES_IN_8_BITS * 20 <= i8::MAX as usize && LINES_IN_16_BITS * 254 <= u16::MAX as usize);
+const _: () =
+    assert!(LINES_IN_8_BITS * 20 <= i8::MAX as usize && LINES_IN_16_BITS * 254 <= u16::MAX as usize);
 
 /// Fours of columns whose products of digits (at most 2) and activations fit into 16 bits.
 const FOURS_IN_16_BITS: usize = i16::MAX as usize / (4 * 2 * 127);
