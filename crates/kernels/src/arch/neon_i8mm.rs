@@ -13,8 +13,13 @@ use crate::trits::{Line, TILE_ROWS, TritKernels};
 
 pub(crate) static KERNELS: Kernels = Kernels { isa: Isa::I8mm, trits: Some(&TRITS), ..neon_dotprod::KERNELS };
 
-static TRITS: TritKernels =
-    TritKernels { tables: neon_tiles::tables, lookup: neon_tiles::lookup, multiply, many: None };
+static TRITS: TritKernels = TritKernels {
+    tables: neon_tiles::tables,
+    lookup: neon_tiles::lookup,
+    multiply,
+    lookup_up_to: 1,
+    many: None,
+};
 
 /// Adds `w . x^T` to `sums`, all row by row: two rows of eight weights, two tokens of eight activations, two rows of two
 /// sums. `vmmlaq_s32`, which is not stable.

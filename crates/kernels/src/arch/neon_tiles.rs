@@ -211,8 +211,13 @@ pub(super) fn decode(tile: &[Line], trits: &mut [[Line; 2]]) {
 /// by four, to the lanes of `sums` in their order; it is inlined where its features are among `$features`.
 macro_rules! tile_kernels {
     ($features:literal, $dots:path) => {
-        pub(super) static TRITS: TritKernels =
-            TritKernels { tables: neon_tiles::tables, lookup: neon_tiles::lookup, multiply, many: None };
+        pub(super) static TRITS: TritKernels = TritKernels {
+            tables: neon_tiles::tables,
+            lookup: neon_tiles::lookup,
+            multiply,
+            lookup_up_to: 1,
+            many: None,
+        };
 
         /// Several tokens against one tile. The trits are signed, so no sums of activations are needed.
         #[target_feature(enable = $features)]

@@ -56,7 +56,7 @@ pub(crate) struct Table(pub(crate) [i16; 32]);
 /// Which family of kernels multiplies. For ternary weights all give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Family {
-    /// Whichever measured faster: lookup for one token and for many, multiply-add for several.
+    /// Whichever measured faster: lookup for one token (on AVX2 up to three) and for many, multiply-add for several.
     #[default]
     Auto,
     /// Tables of partial sums, nothing multiplied.
@@ -80,6 +80,8 @@ pub(crate) struct TritKernels {
     /// `sums[token][row]` of one tile and several tokens: tile, activations `[tokens, blocks * 20]`, minus the sum of
     /// each token's activations, room for the decoded digits (two lines per four columns).
     pub(crate) multiply: MultiplyKernel,
+    /// So many tokens are faster looked up one by one than multiplied together; measured.
+    pub(crate) lookup_up_to: usize,
     /// Many tokens at once by lookup.
     pub(crate) many: Option<&'static many::ManyKernels>,
 }

@@ -97,7 +97,8 @@ pub fn matmul_trits(
         Family::Multiply | Family::Reference => 0,
         _ => trits.many.map_or(0, |many| many::tokens_by_tables(many, tokens)),
     };
-    let lookup = family == Family::Lookup || (family == Family::Auto && tokens == 1);
+    let few = tokens - by_tables <= trits.lookup_up_to;
+    let lookup = family == Family::Lookup || (family == Family::Auto && few);
     let looked_up = if lookup { by_tables..tokens } else { 0..0 };
     input.ensure(ActivationForm::Int8Token);
     let (x, int8) = input.trits_mut();

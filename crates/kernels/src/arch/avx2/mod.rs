@@ -34,6 +34,7 @@ static TRITS: TritKernels = TritKernels {
     tables: trits::tables,
     lookup: trits::lookup,
     multiply: trits::multiply,
+    lookup_up_to: 3,
     many: Some(&ManyKernels {
         interleave: many::interleave,
         tables: many::tables,

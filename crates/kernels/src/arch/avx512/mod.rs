@@ -20,6 +20,7 @@ static TRITS: TritKernels = TritKernels {
     tables: trits::tables,
     lookup: trits::lookup,
     multiply: trits::multiply,
+    lookup_up_to: 1,
     many: Some(&ManyKernels {
         interleave: many::interleave,
         tables: many::tables,
