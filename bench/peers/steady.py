@@ -16,24 +16,18 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+
+from compare import run
 
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
-def run(command):
-    """Standard output, seconds, and the peak memory in MB of a command that must succeed."""
+def timed(command):
+    """Seconds and peak memory in MB of a command."""
     began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder)
-        text = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            errors.seek(0)
-            raise RuntimeError(f"{' '.join(command)}\n{errors.read()[-2000:]}")
-    return text, time.perf_counter() - began, usage.ru_maxrss * 1024 / 1e6
+    _, _, peak = run(command)
+    return time.perf_counter() - began, peak
 
 
 class Steady:
@@ -76,10 +70,11 @@ class Steady:
         if self.args.start:
             size = os.path.getsize(self.args.start) / 1e6
             generate = [self.args.edgellm, "generate", self.args.start, "--prompt", "w1", "-n", "1", *self.threads]
-            _, found["start to first token, s"], peak = run(generate)
+            found["start to first token, s"], peak = timed(generate)
             found["peak memory / file"] = peak / size
             if self.args.llama_simple:
-                _, found["start of llama.cpp, s"], _ = run([self.args.llama_simple, "-m", self.args.start, "-n", "1", "w1"])
+                simple = [self.args.llama_simple, "-m", self.args.start, "-n", "1", "w1"]
+                found["start of llama.cpp, s"], _ = timed(simple)
         return found
 
 

@@ -103,7 +103,7 @@ pub fn kernel_choices() -> Vec<KernelChoice> {
         choices.push(by_row("quantized", "int8 activations with a scale for each 32"));
     }
     if Trits::are_known() {
-        let how = "five weights a byte index tables of partial sums: measured fastest for one token";
+        let how = "five weights a byte index tables of partial sums: measured fastest for one token, on AVX2 up to three";
         choices.push(tiles("ternary, decode", "lookup", how));
         let how = "dot-product instructions: measured fastest for several tokens at once";
         choices.push(tiles("ternary, some tokens", "multiply", how));
